@@ -334,8 +334,11 @@ def run_conflicts(run: RunConfig, model: ModelConfig) -> list[Conflict]:
 
 def mask_conflicts(run: RunConfig, model: ModelConfig, ratios: dict[str, float]) -> list[Conflict]:
     """List the mask ratios that would hide no patch, or every patch."""
-    height, width = (side // model.encoder.patch_size for side in run.data.image_size)
-    tokens = height * width
+    height, width = run.data.image_size
+    patch = model.encoder.patch_size
+    if height % patch or width % patch:
+        return []
+    tokens = (height // patch) * (width // patch)
     return [
         Conflict(key, f"{key} must hide 1 to {tokens - 1} of {tokens} patches, got {ratio}")
         for key, ratio in ratios.items()
