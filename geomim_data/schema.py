@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints,
 from geomim_data.errors import DataError
 
 FORMAT_VERSION = 1
+MANIFEST_JSON = "manifest.json"
+ZARR_JSON = "zarr.json"
 ATTRIBUTES_KEY = "geomim"  # where a zarr.json's attributes hold ours
 MAX_JSON_BYTES = 64 * 2**20
 
