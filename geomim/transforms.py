@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from geomim.batching import over_points
 from geomim.rotations import (
     left_jacobian,
     matrix_from_quaternion,
@@ -183,15 +184,7 @@ class RigidTransform:
 
     def _over(self, points: Tensor) -> "RigidTransform":
         """Insert point axes behind the batch, so that plain broadcasting does the rest."""
-        batch = self.shape
-        extra = points.ndim - 1 - len(batch)
-        lead = points.shape[: len(batch)]
-        if extra < 0 or any(p != b and 1 not in (p, b) for p, b in zip(lead, batch, strict=True)):
-            raise ValueError(
-                f"points must lead with the transform's batch {tuple(batch)}, "
-                f"got {tuple(points.shape)}"
-            )
-        ones = (1,) * extra
+        axes = over_points(self.shape, points)
         return RigidTransform(
-            self.rotation.reshape(*batch, *ones, 3, 3), self.translation.reshape(*batch, *ones, 3)
+            self.rotation.reshape(*axes, 3, 3), self.translation.reshape(*axes, 3)
         )

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from geomim.cameras import PinholeCamera
 from geomim.kernels.selection import use_kernels
 from geomim.transforms import RigidTransform
 
@@ -16,3 +17,9 @@ def test_parts_of_different_batches_are_refused():
     message = r"rotation must be \(\*batch, 3, 3\) .* got \(3, 3\) and \(2, 3\)"
     with pytest.raises(ValueError, match=message):
         RigidTransform(torch.eye(3), torch.zeros(2, 3))
+
+
+def test_intrinsics_of_different_batches_are_refused():
+    message = r"focal and principal_point must be \(\*batch, 2\) .* got \(\(2,\), .*\(\(4, 2\)"
+    with pytest.raises(ValueError, match=message):
+        PinholeCamera(torch.ones(2), torch.ones(4, 2), (4, 6))
