@@ -1,0 +1,98 @@
+"""Compile the loops of ``cpu.py`` files; only they import this, since numba is slow to load."""
+
+import inspect
+import multiprocessing
+import os
+import threading
+import types
+import warnings
+from collections.abc import Callable
+from typing import Any, final
+
+import numba
+
+# Numba exports its settings under this name alone.
+_POOL_THREADS: int = numba.config.NUMBA_NUM_THREADS  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue] - no stubs
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+
+_forked = False
+# Without a system OpenMP numba falls back on a pool that aborts when two threads enter it.
+_pool = threading.Lock()
+
+
+def _remember_fork() -> None:
+    global _forked
+    _forked = True
+
+
+os.register_at_fork(after_in_child=_remember_fork)
+
+
+def must_run_serially() -> bool:
+    """Tell whether parallel loops are out of bounds in this process.
+
+    GNU OpenMP kills a forked child that enters a parallel loop after its parent did, and a daemonic
+    process is a loader worker that shares the machine with its siblings.
+    """
+    return _forked or multiprocessing.current_process().daemon
+
+
+@final
+class Kernel:
+    """A loop in two forms, one parallel and one serial; each compiles at its first call."""
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        plain = inspect.unwrap(function)
+        self.__doc__ = plain.__doc__
+        self.__name__ = plain.__name__
+        self.parallel = _compile(plain, parallel=True)
+        self.serial = _compile(_renamed(plain, f"{plain.__name__}_serial"), parallel=False)
+
+    def __call__(self, *arguments: object, threads: int) -> None:
+        """Fill the output arrays among ``arguments``, on one thread where only that is safe."""
+        if threads == 1 or must_run_serially():
+            self.serial(*arguments)
+            return
+        with _pool:
+            before: int = numba.get_num_threads()
+            numba.set_num_threads(min(threads, _POOL_THREADS))
+            try:
+                self.parallel(*arguments)
+            finally:
+                numba.set_num_threads(before)
+
+
+def kernel(function: Callable[..., None]) -> Kernel:
+    """Compile an outer loop that fills ``out`` arrays; its parallel ranges are ``numba.prange``."""
+    return Kernel(function)
+
+
+def kernel_inline(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a piece of a kernel, to be inlined into the kernels of the same file."""
+    return numba.njit(forceinline=True, **_OPTIONS)(inspect.unwrap(function))
+
+
+def _renamed(function: types.FunctionType, name: str) -> types.FunctionType:
+    """Copy a function under another name.
+
+    Numba's cache knows a function by its name and code but not by its options: under one name, the
+    serial form would load the parallel one from disk.
+    """
+    copy = types.FunctionType(function.__code__.replace(co_name=name), function.__globals__, name)
+    copy.__module__ = function.__module__
+    copy.__qualname__ = name
+    return copy
+
+
+def _compile(function: types.FunctionType, *, parallel: bool) -> Any:
+    compiled = numba.njit(parallel=parallel, **_OPTIONS)(function)
+    try:
+        compiled.enable_caching()
+    except RuntimeError as error:
+        warnings.warn(
+            f"{function.__name__} will compile anew in every process ({error}); "
+            "set NUMBA_CACHE_DIR to a folder that can be written",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return compiled

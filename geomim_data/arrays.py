@@ -1,0 +1,208 @@
+"""Read the arrays of a store without zarr-python, and only the few kinds that ``writer`` makes.
+
+zarr-python reads the same files; here nothing but an allow-listed layout is accepted, absent
+chunks are errors instead of fill values, and no event loop has to survive a fork.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, final
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from geomim_data.codecs import unseal
+from geomim_data.errors import DataError
+from geomim_data.files import read_inside
+from geomim_data.schema import MAX_JSON_BYTES, ZARR_JSON
+
+MAX_SMALL_BYTES = 2**30
+
+DataType = Literal["bool", "uint8", "uint16", "uint32", "int64", "float64"]
+Kind = Literal["small", "blob", "gzip", "blosc"]
+Shape = tuple[Annotated[int, Field(ge=0, lt=2**48)], ...]
+
+
+class _Part(BaseModel):
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+
+class _Endian(_Part):
+    endian: Literal["little"]
+
+
+class _Bytes(_Part):
+    name: Literal["bytes"]
+    configuration: _Endian | None = None
+
+
+class _Level(_Part):
+    level: int
+
+
+class _Gzip(_Part):
+    name: Literal["gzip"]
+    configuration: _Level
+
+
+class _Shuffle(_Part):
+    typesize: int
+    cname: Literal["zstd"]
+    clevel: int
+    shuffle: Literal["shuffle"]
+    blocksize: int
+
+
+class _Blosc(_Part):
+    name: Literal["blosc"]
+    configuration: _Shuffle
+
+
+class _Crc32c(_Part):
+    name: Literal["crc32c"]
+
+
+_Inner = Annotated[_Bytes | _Gzip | _Blosc | _Crc32c, Field(discriminator="name")]
+
+
+class _Shards(_Part):
+    chunk_shape: Shape
+    codecs: tuple[_Inner, ...]
+    index_codecs: tuple[_Bytes, _Crc32c]
+    index_location: Literal["end"] = "end"
+
+
+class _Sharding(_Part):
+    name: Literal["sharding_indexed"]
+    configuration: _Shards
+
+
+class _ChunkShape(_Part):
+    chunk_shape: Shape
+
+
+class _Grid(_Part):
+    name: Literal["regular"]
+    configuration: _ChunkShape
+
+
+class _Separator(_Part):
+    separator: Literal["/"]
+
+
+class _Keys(_Part):
+    name: Literal["default"]
+    configuration: _Separator
+
+
+class _Metadata(BaseModel):
+    zarr_format: Literal[3]
+    node_type: Literal["array"]
+    shape: Shape
+    data_type: DataType
+    chunk_grid: _Grid
+    chunk_key_encoding: _Keys
+    codecs: tuple[
+        Annotated[_Bytes | _Gzip | _Blosc | _Crc32c | _Sharding, Field(discriminator="name")], ...
+    ]
+    attributes: dict[str, JsonValue] = {}
+    storage_transformers: tuple[()] = ()
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class ArrayLayout:
+    """How an array lies on disk.
+
+    ``kind`` is ``small`` (one chunk with a checksum), ``blob`` (bytes in shards) or the codec of
+    its planes; ``outer`` is the shape of one file and ``inner`` that of one chunk in it.
+    """
+
+    shape: tuple[int, ...]
+    data_type: DataType
+    kind: Kind
+    outer: tuple[int, ...]
+    inner: tuple[int, ...]
+    attributes: dict[str, JsonValue]
+
+    @property
+    def chunks_per_shard(self) -> int:
+        """How many chunks the index of a shard counts."""
+        return math.prod(o // i for o, i in zip(self.outer, self.inner, strict=True))
+
+
+_KINDS: dict[tuple[bool, tuple[str, ...]], Kind] = {
+    (False, ("bytes", "crc32c")): "small",
+    (True, ("bytes",)): "blob",
+    (True, ("bytes", "gzip", "crc32c")): "gzip",
+    (True, ("bytes", "blosc", "crc32c")): "blosc",
+}
+
+
+def read_layout(folder: Path, root: Path) -> ArrayLayout:
+    """Read and check an array's ``zarr.json``.
+
+    Raises:
+        DataError: If it is broken, or not laid out as ``writer`` lays arrays out.
+    """
+    path = folder / ZARR_JSON
+    try:
+        content = json.loads(read_inside(path, root, limit=MAX_JSON_BYTES))
+        metadata = _Metadata.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{path}: {where or 'content'}: {first['msg']}") from error
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: is not JSON ({error})") from error
+    return _layout(metadata, path)
+
+
+def _layout(metadata: _Metadata, path: Path) -> ArrayLayout:
+    outer = metadata.chunk_grid.configuration.chunk_shape
+    first = metadata.codecs[0] if len(metadata.codecs) == 1 else None
+    sharded = isinstance(first, _Sharding)
+    codecs = first.configuration.codecs if isinstance(first, _Sharding) else metadata.codecs
+    inner = first.configuration.chunk_shape if isinstance(first, _Sharding) else outer
+    names = tuple(codec.name for codec in codecs)
+    kind = _KINDS.get((sharded, names))
+    if kind is None:
+        raise DataError(f"{path}: codecs must be those of a geomim store, got {', '.join(names)}")
+    fits = len(metadata.shape) == len(outer) == len(inner) > 0
+    if not fits or any(i < 1 or o % i for o, i in zip(outer, inner, strict=True)):
+        raise DataError(
+            f"{path}: chunks must divide shards, got {inner} and {outer} of {metadata.shape}"
+        )
+    return ArrayLayout(metadata.shape, metadata.data_type, kind, outer, inner, metadata.attributes)
+
+
+def read_small(
+    folder: Path, root: Path, *, shape: tuple[int, ...], data_type: DataType
+) -> np.ndarray:
+    """Read a whole small array.
+
+    Raises:
+        DataError: If it is broken, or has another shape or type than is asked for.
+    """
+    layout = read_layout(folder, root)
+    if layout.kind != "small" or (layout.shape, layout.data_type) != (shape, data_type):
+        raise DataError(
+            f"{folder}: must be a small {data_type} array of {shape}, "
+            f"got a {layout.kind} {layout.data_type} array of {layout.shape}"
+        )
+    if layout.outer != shape:
+        raise DataError(f"{folder}: must be one chunk of {shape}, got chunks of {layout.outer}")
+    path = folder.joinpath("c", *("0" for _ in shape))
+    dtype = np.dtype(data_type).newbyteorder("<")
+    sealed = read_inside(path, root, limit=MAX_SMALL_BYTES)
+    try:
+        chunk = unseal(sealed)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    if len(chunk) != math.prod(shape) * dtype.itemsize:
+        raise DataError(f"{path}: must hold {math.prod(shape)} values, got {len(chunk)} bytes")
+    return np.frombuffer(chunk, dtype=dtype).reshape(shape)

@@ -1,0 +1,97 @@
+"""Files that survive a crash, stay inside their root and are owned by one process."""
+
+import fcntl
+import hashlib
+import os
+import stat
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from geomim_data.errors import DataError
+
+LOCK_NAME = ".lock"
+_BLOCK_BYTES = 2**20
+
+
+def sync_folder(path: Path) -> None:
+    """Bring a folder's entries to the disk."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_file(path: Path, content: bytes) -> str:
+    """Write a new file, bring it to the disk and return its SHA-256."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return hashlib.sha256(content).hexdigest()
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write or replace a file so that a crash leaves the old or the new content, never a part."""
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.unlink(missing_ok=True)
+    write_file(temporary, content)
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def open_inside(path: Path, root: Path) -> int:
+    """Open a regular file for reading and return its descriptor.
+
+    Raises:
+        DataError: If the file is absent, not a regular file, or a link leads it outside ``root``.
+    """
+    inside = os.path.realpath(root)
+    real = os.path.realpath(path)
+    if os.path.commonpath([inside, real]) != inside:
+        raise DataError(f"{path}: leads outside of {root}")
+    try:
+        file = os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise DataError(f"{path}: must be a regular file")
+    return file
+
+
+def read_inside(path: Path, root: Path, *, limit: int) -> bytes:
+    """Read a whole file of at most ``limit`` bytes; refuse what ``open_inside`` refuses."""
+    with os.fdopen(open_inside(path, root), "rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise DataError(f"{path}: must be at most {limit} bytes")
+    return content
+
+
+def file_sha256(path: Path, root: Path) -> str:
+    """Digest a file; refuse what ``open_inside`` refuses."""
+    digest = hashlib.sha256()
+    with os.fdopen(open_inside(path, root), "rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def locked(folder: Path) -> Generator[None, None, None]:
+    """Own a folder until the context ends or the process dies, however it dies.
+
+    Raises:
+        DataError: If another process owns it.
+    """
+    with (folder / LOCK_NAME).open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(
+                f"{folder}: is being written by another convert; wait until it ends"
+            ) from error
+        yield

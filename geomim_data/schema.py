@@ -1,0 +1,179 @@
+"""What a store says about itself: the attributes of its root and scenes, and its manifest."""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
+
+from geomim_data.errors import DataError
+
+FORMAT_VERSION = 1
+MANIFEST_JSON = "manifest.json"
+ZARR_JSON = "zarr.json"
+ATTRIBUTES_KEY = "geomim"  # where a zarr.json's attributes hold ours
+MAX_JSON_BYTES = 64 * 2**20
+
+CONVENTIONS: dict[str, str] = {
+    "pixels": "(u, v), continuous, (0, 0) the outer corner of the first pixel, centre (0.5, 0.5)",
+    "intrinsics": "fx, fy, cx, cy in pixels of the image whose height and width `size` gives",
+    "camera_axes": "x right, y down, z forward",
+    "world_from_cam": "4x4, metres, column vectors, as the source gives it: see pose_valid",
+    "depth": "uint16 multiples of depth_unit_m, 0 = none",
+    "timestamp_us": "int64 microseconds",
+}
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_+@=,-][A-Za-z0-9_+@=,.-]{0,199}")
+
+Name = Annotated[str, StringConstraints(pattern=rf"^{_SAFE_NAME.pattern}$")]
+Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0)]
+Size = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+PixelCentre = Literal["integer", "half"]
+DepthKind = Literal["depth", "distance"]
+DepthCodec = Literal["gzip", "blosc"]
+
+
+class _Model(BaseModel):
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+
+Model = TypeVar("Model", bound=_Model)
+
+
+class Converter(_Model):
+    """Which program wrote a store, and the arguments that shaped its content."""
+
+    name: str
+    version: str
+    arguments: dict[str, JsonValue]
+
+
+class StoreAttributes(_Model):
+    """Describe a store: the ``geomim`` attribute of its root ``zarr.json``."""
+
+    format_version: int
+    dataset: Name
+    converter: Converter
+    conventions: dict[str, str] = CONVENTIONS
+
+
+class FileRecord(_Model):
+    """One file of a scene, its path relative to the scene's folder."""
+
+    path: str
+    size: Count
+    sha256: Sha256
+
+
+class CameraAttributes(_Model):
+    """Describe one camera of a scene; sizes are (height, width) in pixels."""
+
+    frames: Annotated[int, Field(ge=1)]
+    valid_poses: Count
+    labelled_frames: Count
+    rgb_size: Size
+    depth_size: Size | None
+    label_size: Size | None
+    has_instance: bool
+    rgb_bytes: Count
+    depth_bytes: Count
+    depth_codec: DepthCodec | None
+    depth_unit_m: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    depth_kind: DepthKind
+    source_pixel_centre: PixelCentre
+    label_names: dict[int, str] | None
+
+
+class SceneAttributes(_Model):
+    """Commit a scene: the ``geomim`` attribute of ``scenes/<scene>/zarr.json``, written last."""
+
+    format_version: int
+    cameras: dict[Name, CameraAttributes]
+    files: tuple[FileRecord, ...]
+
+
+class SceneEntry(_Model):
+    """What the manifest knows of a scene."""
+
+    frames: Count
+    valid_poses: Count
+    sha256: Sha256  # of the scene's zarr.json, which holds the digests of its other files
+
+
+class Manifest(_Model):
+    """Commit a store: ``manifest.json``, written last. ``failed`` maps scenes to messages."""
+
+    format_version: int
+    dataset: Name
+    scenes: dict[Name, SceneEntry]
+    failed: dict[Name, str] = {}
+
+
+def check_name(name: str, *, what: str) -> str:
+    """Return ``name`` if it is one safe path component.
+
+    Raises:
+        DataError: If it is empty, hidden, holds a separator or another unsafe character.
+    """
+    if _SAFE_NAME.fullmatch(name) is None:
+        raise DataError(
+            f"{name!r}: a {what} name must be one path component of letters, digits and _+@=,.- "
+            f"that does not start with a dot, got {name!r}"
+        )
+    return name
+
+
+def read_json(path: Path) -> JsonValue:
+    """Read a JSON file of at most ``MAX_JSON_BYTES``.
+
+    Raises:
+        DataError: If the file is absent, too large, or not JSON.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_JSON_BYTES + 1)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    if len(content) > MAX_JSON_BYTES:
+        raise DataError(f"{path}: JSON must be at most {MAX_JSON_BYTES} bytes")
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is not JSON ({error})") from error
+
+
+def parse_attributes(model: type[Model], value: JsonValue, path: Path) -> Model:
+    """Check ``value`` against a model of this module.
+
+    Raises:
+        DataError: If it does not fit, or was written by another format version.
+    """
+    version = value.get("format_version") if isinstance(value, dict) else None
+    if isinstance(version, int) and version != FORMAT_VERSION:
+        raise DataError(
+            f"{path}: format_version must be {FORMAT_VERSION}, got {version}; convert the "
+            "recordings again, or read the store with the release of geomim that wrote it"
+        )
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{path}: {where or 'content'}: {first['msg']}") from error
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a store's ``manifest.json``."""
+    return parse_attributes(Manifest, read_json(path), path)
+
+
+def read_group_attributes(model: type[Model], path: Path) -> Model:
+    """Read our attributes of a Zarr v3 group from its ``zarr.json``."""
+    content = read_json(path)
+    attributes = content.get("attributes") if isinstance(content, dict) else None
+    ours = attributes.get(ATTRIBUTES_KEY) if isinstance(attributes, dict) else None
+    if ours is None:
+        raise DataError(f"{path}: is not part of a geomim store (no {ATTRIBUTES_KEY!r} attribute)")
+    return parse_attributes(model, ours, path)

@@ -1,0 +1,83 @@
+"""Say what the loop needs of a pre-training method, and nothing more."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol, final
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from torch import Generator, Tensor, nn
+
+from geomim_data.dataset import RgbdBatch
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class DataConstants:
+    """What is measured once on the training split: valid depth in metres."""
+
+    depth_mean_m: float
+    depth_std_m: float
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Losses:
+    """What a step minimises, and the parts of it worth a line in the log."""
+
+    total: Float[Tensor, ""]
+    terms: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class BackboneExport:
+    """The part that downstream tasks keep.
+
+    ``timm.models.VisionTransformer(**arguments).load_state_dict(state)`` loads it strictly;
+    ``arguments`` holds what JSON holds.
+    """
+
+    state: dict[str, Tensor]
+    arguments: dict[str, object]
+
+
+class Method(Protocol):
+    """A pre-training method: it owns the model's shape, its loss and how it is judged.
+
+    ``model`` is always what ``build`` returned, on the device of the batch. A loss calls it through
+    ``model(...)`` once, so that it can be wrapped or compiled; it may be under bfloat16 autocast,
+    so outputs are cast to float32 before they meet a target.
+    """
+
+    @property
+    def needs_depth(self) -> bool:
+        """Tell whether a store without depth is refused."""
+        ...
+
+    def build(self) -> nn.Module:
+        """Return a new model on the CPU, its random weights drawn from torch's global generator."""
+        ...
+
+    def loss(self, model: nn.Module, batch: RgbdBatch, generator: Generator) -> Losses:
+        """Return the loss of a batch under masks drawn from ``generator`` (on the CPU)."""
+        ...
+
+    def evaluate(self, model: nn.Module, batches: Iterable[RgbdBatch]) -> dict[str, float]:
+        """Return metrics pooled over all batches, each frame under one mask of its own, always.
+
+        Contains ``loss``. Runs without gradients and in eval mode, and leaves the mode as found.
+        """
+        ...
+
+    def baselines(self, batches: Iterable[RgbdBatch]) -> dict[str, dict[str, float]]:
+        """Return the metrics of rules that learn nothing, by name, under evaluate's masks."""
+        ...
+
+    def picture(self, model: nn.Module, batch: RgbdBatch) -> UInt8[np.ndarray, "h w 3"]:
+        """Draw a row for each frame of a batch, under evaluate's masks."""
+        ...
+
+    def backbone(self, model: nn.Module) -> BackboneExport:
+        """Return the encoder under timm's names."""
+        ...
