@@ -271,7 +271,7 @@ def test_an_empty_image_is_refused(size):
 )
 def test_a_crop_beyond_the_image_is_refused(window):
     names = ("top", "left", "height", "width")
-    with pytest.raises(ValueError, match=r"the crop must lie inside the 48x64 image, got top .*pad"):
+    with pytest.raises(ValueError, match=r"the crop must lie inside the 48x64 image, got .*pad"):
         camera_of().crop(**dict(zip(names, window, strict=True)))
 
 
