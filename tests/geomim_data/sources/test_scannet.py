@@ -1,3 +1,4 @@
+import contextlib
 import io
 import pickle
 import struct
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from geomim_data.codecs import gzip_from_zlib, image_size
 from geomim_data.errors import DataError
 from geomim_data.recording import Deflated
 from geomim_data.sources.scannet import ScanNetSource
@@ -251,6 +253,26 @@ def test_a_broken_frame_that_the_stride_skips_is_not_read(root):
     assert len(read_frames(root, stride=2)) == 3
     with pytest.raises(DataError, match=r"\[frame 1\]"):
         read_frames(root)
+
+
+@pytest.mark.parametrize("rgb", ["raw", "png", "jpeg"])
+def test_flipped_and_cut_scans_are_refused_or_read(tmp_path, write_small_sens, rgb):
+    path = tmp_path / "scene0000_00/scene0000_00.sens"
+    whole = np.frombuffer(write_small_sens(path, rgb_compression=rgb).read_bytes(), dtype=np.uint8)
+    rng = np.random.default_rng(len(rgb))
+    read = 0
+    for _ in range(100):
+        data = whole.copy()
+        places = rng.integers(0, rng.choice([FIRST_FRAME + 200, len(data)]), 2)
+        data[places] ^= rng.integers(1, 256, 2, dtype=np.uint8)
+        path.write_bytes(data[: rng.choice([len(data), rng.integers(0, len(data))])].tobytes())
+        with contextlib.suppress(DataError):
+            for frame in read_frames(tmp_path):
+                assert image_size(frame.rgb)[0] > 0
+                size = frame.depth.height * frame.depth.width * 2
+                assert len(gzip_from_zlib(frame.depth.payload, size)) > 0
+                read += 1
+    assert read > 0
 
 
 def test_raw_ids_become_nyu40_and_frames_without_labels_have_none(labelled):
