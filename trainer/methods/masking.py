@@ -46,10 +46,6 @@ class PatchMask:
         grid = filler.to(tokens.dtype).expand(*self.hidden.shape, -1)
         return grid.scatter(1, self._index(tokens), tokens)
 
-    def to(self, device: torch.device) -> "PatchMask":
-        """Move to a device."""
-        return PatchMask(self.hidden.to(device), self.visible.to(device))
-
     def _index(self, tokens: Float[Tensor, "batch token_or_kept c"]) -> Int[Tensor, "batch kept c"]:
         return self.visible.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
 
@@ -59,19 +55,21 @@ def random_ranks(
     token: int,
     *,
     generator: torch.Generator,
+    device: torch.device | None = None,
     last: Bool[Tensor, "batch token"] | None = None,
 ) -> Int[Tensor, "batch token"]:
-    """Draw each patch's place in the queue for being shown, on the generator's device.
+    """Draw each patch's place in the queue for being shown.
 
     Args:
         batch: Items to draw for, each independently.
         token: Patches an item has.
         generator: Source of the order.
+        device: Where to sort; by default the generator's. It changes no place.
         last: Patches that queue behind all others, so they are shown only where too few remain.
     """
-    noise = torch.rand(batch, token, generator=generator, device=generator.device)
+    noise = torch.rand(batch, token, generator=generator, device=generator.device).to(device)
     if last is not None:
-        noise = noise + last.to(noise.device)
+        noise = noise + last
     return noise.argsort(dim=1, stable=True).argsort(dim=1)
 
 

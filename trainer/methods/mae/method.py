@@ -47,7 +47,7 @@ class Mae:
 
     def loss(self, model: nn.Module, batch: RgbdBatch, generator: Generator) -> Losses:
         """Average the squared error over the hidden patches."""
-        mask = self._draw(len(batch.rgb), generator).to(batch.rgb.device)
+        mask = self._draw(len(batch.rgb), generator, batch.rgb.device)
         return Losses(self._errors(model(batch.rgb, mask), batch, mask).mean())
 
     def evaluate(self, model: nn.Module, batches: Iterable[RgbdBatch]) -> dict[str, float]:
@@ -91,16 +91,17 @@ class Mae:
             raise TypeError(f"model must be what build returned, got {type(model).__name__}")
         return export_backbone(model.encoder, self.config.encoder, self.image_size)
 
-    def _draw(self, batch: int, generator: Generator) -> PatchMask:
+    def _draw(self, batch: int, generator: Generator, device: torch.device) -> PatchMask:
         token = self.grid[0] * self.grid[1]
-        return hide(random_ranks(batch, token, generator=generator), ratio=self.config.mask_ratio)
+        ranks = random_ranks(batch, token, generator=generator, device=device)
+        return hide(ranks, ratio=self.config.mask_ratio)
 
     def _fixed(self, batch: RgbdBatch) -> PatchMask:
         drawn = [
-            self._draw(1, frame_generator(VALIDATION_SEED, scene, frame))
+            self._draw(1, frame_generator(VALIDATION_SEED, scene, frame), batch.rgb.device)
             for scene, frame in zip(batch.scene, batch.frame, strict=True)
         ]
-        return concatenate(drawn).to(batch.rgb.device)
+        return concatenate(drawn)
 
     def _target(self, batch: RgbdBatch) -> _Target:
         values = patchify(normalise_rgb(batch.rgb, self.config), self.patch)

@@ -1,6 +1,7 @@
 """Which colour and which depth patches Mask3D hides."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -31,13 +32,13 @@ def draw_masks(
     depth patch without a valid pixel is shown only where no other is left.
     """
     empty = ~patchify(depth_valid.unsqueeze(1), config.encoder.patch_size).any(dim=2)
-    batch, token = empty.shape
-    last = empty if config.prefer_valid_depth else None
-    depth = random_ranks(batch, token, generator=generator, last=last)
-    rgb = depth if config.shared_mask else random_ranks(batch, token, generator=generator)
+    # The noise goes to the device, not the validity to the CPU: that would wait for the device.
+    queue = partial(random_ranks, *empty.shape, generator=generator, device=depth_valid.device)
+    depth = queue(last=empty if config.prefer_valid_depth else None)
+    rgb = depth if config.shared_mask else queue()
     return Masks(
-        hide(rgb, ratio=config.mask_ratio_rgb).to(depth_valid.device),
-        hide(depth, ratio=config.mask_ratio_depth, least_visible=0).to(depth_valid.device),
+        hide(rgb, ratio=config.mask_ratio_rgb),
+        hide(depth, ratio=config.mask_ratio_depth, least_visible=0),
     )
 
 
