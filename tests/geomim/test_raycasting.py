@@ -170,7 +170,7 @@ def test_the_number_of_threads_changes_nothing(threads):
 
 def test_the_operator_passes_torchs_own_checks():
     origins, directions = 3 * normal(2, 20, 3, seed=2)
-    unit = normal(2, 3, 4, seed=3)
+    unit = RigidTransform.exp(normal(2, 6, seed=3)).matrix()[:, :3]
     arguments = (origins, directions, torch.tensor([0, 1]), unit)
     torch.library.opcheck(torch.ops.geomim.cast_rays.default, arguments)
 

@@ -16,7 +16,8 @@ def cast_rays(
         origins: Rays by 3; computed in double precision, returned in this dtype.
         directions: Rays by 3, of any length; the distance counts in it.
         kind: One integer a primitive, 0 box, 1 sphere, 2 cylinder.
-        unit_from_world: Primitives by 3 by 4, maps into the primitive's unit coordinates.
+        unit_from_world: Primitives by 3 by 4, into each one's unit coordinates: a rigid motion,
+            then a scaling of the axes.
     """
     if selected_kernels() == "reference":
         return reference.cast_rays(origins, directions, kind, unit_from_world)
