@@ -247,6 +247,14 @@ def test_a_batch_of_cameras_projects_each_its_own_points(batch):
     assert camera.unproject(grid, torch.ones(*batch, *SIZE)).points.shape == (*batch, *SIZE, 3)
 
 
+@pytest.mark.parametrize("shape", [(0,), (0, 5), (3, 0)])
+def test_no_points_and_no_cameras_are_fine(shape):
+    camera = camera_of(shape[:1])
+    projection = camera.project(torch.zeros(*shape, 3, dtype=torch.float64))
+    assert projection.pixels.shape == (*shape, 2)
+    assert camera.unproject(*projection[:2]).points.shape == (*shape, 3)
+
+
 def test_moving_keeps_the_camera():
     camera = camera_of((3,))
     single = camera.to(dtype=torch.float32)

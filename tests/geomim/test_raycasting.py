@@ -175,6 +175,18 @@ def test_the_operator_passes_torchs_own_checks():
     torch.library.opcheck(torch.ops.geomim.cast_rays.default, arguments)
 
 
+def test_origins_and_directions_may_differ_in_precision():
+    hits = cast_rays(torch.tensor([0.0, 0, -4]), torch.tensor([0.0, 0, 1]).double(), place(BOX))
+    assert hits.distance.dtype == torch.float64
+    assert hits.distance == 3
+
+
+def test_half_precision_is_refused():
+    ray = torch.ones(3, dtype=torch.float16)
+    with pytest.raises(TypeError, match=r"origins must be float32 or float64, got torch.float16"):
+        cast_rays(ray, ray, place(BOX))
+
+
 def test_primitives_must_match_in_number():
     with pytest.raises(ValueError, match=r"must hold \(2,\) primitives like kind, got \(1,\) and"):
         Primitives(torch.tensor([0, 1]), RigidTransform.identity(1), torch.ones(2, 3))
