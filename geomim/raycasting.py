@@ -71,8 +71,12 @@ def cast_rays(
     Rays in a surface's plane touch it. A hit at distance 0 does not count, nor does one of a ray
     that is not finite or has no direction. Of surfaces at one distance the first primitive wins.
     Computed in double precision; the result carries no gradient.
+
+    Raises:
+        TypeError: If the rays are neither float32 nor float64.
     """
-    origins, directions = torch.broadcast_tensors(origins, directions)
+    dtype = torch.promote_types(origins.dtype, directions.dtype)
+    origins, directions = torch.broadcast_tensors(origins.to(dtype), directions.to(dtype))
     batch = origins.shape[:-1]
     distance, primitive, normal = cast_flat_rays(
         origins.reshape(-1, 3),

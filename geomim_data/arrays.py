@@ -4,21 +4,23 @@ zarr-python reads the same files; here nothing but an allow-listed layout is acc
 chunks are errors instead of fill values, and no event loop has to survive a fork.
 """
 
-import json
 import math
+import mmap
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, final
+from typing import Annotated, Any, ClassVar, Literal, final
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from geomim_data.codecs import unseal
-from geomim_data.errors import DataError
-from geomim_data.files import read_inside
-from geomim_data.schema import MAX_JSON_BYTES, ZARR_JSON
+from geomim_data.errors import DataError, leading
+from geomim_data.files import open_inside, read_inside
+from geomim_data.schema import MAX_JSON_BYTES, ZARR_JSON, parse_json, parse_model
 
 MAX_SMALL_BYTES = 2**30
+_MAP_BYTES = 2**16
 
 DataType = Literal["bool", "uint8", "uint16", "uint32", "int64", "float64"]
 Kind = Literal["small", "blob", "gzip", "blosc"]
@@ -107,7 +109,7 @@ class _Metadata(BaseModel):
     codecs: tuple[
         Annotated[_Bytes | _Gzip | _Blosc | _Crc32c | _Sharding, Field(discriminator="name")], ...
     ]
-    attributes: dict[str, JsonValue] = {}
+    attributes: dict[str, Any] = {}
     storage_transformers: tuple[()] = ()
 
 
@@ -125,7 +127,7 @@ class ArrayLayout:
     kind: Kind
     outer: tuple[int, ...]
     inner: tuple[int, ...]
-    attributes: dict[str, JsonValue]
+    attributes: dict[str, Any]
 
     @property
     def chunks_per_shard(self) -> int:
@@ -148,17 +150,8 @@ def read_layout(folder: Path, root: Path) -> ArrayLayout:
         DataError: If it is broken, or not laid out as ``writer`` lays arrays out.
     """
     path = folder / ZARR_JSON
-    try:
-        content = json.loads(read_inside(path, root, limit=MAX_JSON_BYTES))
-        metadata = _Metadata.model_validate(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path}: {where or 'content'}: {first['msg']}") from error
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: is not JSON ({error})") from error
+    content = parse_json(read_inside(path, root, limit=MAX_JSON_BYTES), path)
+    metadata = parse_model(_Metadata, content, path)
     return _layout(metadata, path)
 
 
@@ -199,10 +192,13 @@ def read_small(
     path = folder.joinpath("c", *("0" for _ in shape))
     dtype = np.dtype(data_type).newbyteorder("<")
     sealed = read_inside(path, root, limit=MAX_SMALL_BYTES)
-    try:
+    with leading(str(path)):
         chunk = unseal(sealed)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
     if len(chunk) != math.prod(shape) * dtype.itemsize:
         raise DataError(f"{path}: must hold {math.prod(shape)} values, got {len(chunk)} bytes")
-    return np.frombuffer(chunk, dtype=dtype).reshape(shape)
+    if len(chunk) < _MAP_BYTES:
+        return np.frombuffer(chunk, dtype=dtype).reshape(shape)
+    # The page cache holds one copy for all loader workers, where each would hold its own.
+    with os.fdopen(open_inside(path, root), "rb") as file:
+        mapped = mmap.mmap(file.fileno(), len(sealed), prot=mmap.PROT_READ)
+    return np.frombuffer(mapped, dtype=dtype, count=math.prod(shape)).reshape(shape)

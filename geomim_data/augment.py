@@ -7,7 +7,7 @@ own pixels to the target's.
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, final
+from typing import Protocol, TypeVar, final, runtime_checkable
 
 import numpy as np
 import torch
@@ -61,16 +61,16 @@ class Window:
     ) -> Float64[np.ndarray, "4"]:
         """Return fx, fy, cx, cy of the window's image, given those of the whole image.
 
-        A flipped window is the view of a mirrored world through an ordinary camera: focal lengths
-        stay positive and a point (x, y, z) of the camera frame becomes (-x, y, z).
+        A flip changes the sign of fx, as ``flip_horizontal`` of a camera does: each point in space
+        moves along with its pixel, and poses stay as they are.
         """
         x_scale = image_size[1] / (self.width * size[1])
         y_scale = image_size[0] / (self.height * size[0])
-        x_centre = (source[2] - self.left * size[1]) * x_scale
-        y_centre = (source[3] - self.top * size[0]) * y_scale
+        x_focal, x_centre = source[0] * x_scale, (source[2] - self.left * size[1]) * x_scale
         if self.flip:
-            x_centre = image_size[1] - x_centre
-        return np.array([source[0] * x_scale, source[1] * y_scale, x_centre, y_centre])
+            x_focal, x_centre = -x_focal, image_size[1] - x_centre
+        y_centre = (source[3] - self.top * size[0]) * y_scale
+        return np.array([x_focal, source[1] * y_scale, x_centre, y_centre])
 
 
 WHOLE = Window(0.0, 0.0, 1.0, 1.0)
@@ -113,6 +113,7 @@ def _nearest(start: float, extent: float, source: int, target: int) -> np.ndarra
     return np.clip(np.floor(centres + 1e-6).astype(np.int64), 0, source - 1)
 
 
+@runtime_checkable
 class Augment(Protocol):
     """Choose what a sample shows, by the draws of a generator alone."""
 

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 from geomim_data.errors import DataError
 
 LOCK_NAME = ".lock"
+WORKING_NAME = ".working"
 _BLOCK_BYTES = 2**20
+_ORPHAN_SECONDS = 10.0
 
 
 def sync_folder(path: Path) -> None:
@@ -85,13 +88,31 @@ def locked(folder: Path) -> Generator[None, None, None]:
     """Own a folder until the context ends or the process dies, however it dies.
 
     Raises:
-        DataError: If another process owns it.
+        DataError: If another process owns it, or workers of a dead owner do not end.
     """
     with (folder / LOCK_NAME).open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(
-                f"{folder}: is being written by another convert; wait until it ends"
-            ) from error
+        if not _flock(file.fileno(), fcntl.LOCK_EX):
+            raise DataError(f"{folder}: is being written by another convert; wait until it ends")
+        with (folder / WORKING_NAME).open("ab") as workers:
+            end = time.monotonic() + _ORPHAN_SECONDS
+            while not _flock(workers.fileno(), fcntl.LOCK_EX):
+                if time.monotonic() > end:
+                    raise DataError(f"{folder}: is held by workers of a convert that was killed")
+                time.sleep(0.01)
         yield
+
+
+@contextmanager
+def working(folder: Path) -> Generator[None, None, None]:
+    """Keep a folder from a new owner while this process, or a worker of it, writes there."""
+    with (folder / WORKING_NAME).open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+def _flock(file: int, operation: int) -> bool:
+    try:
+        fcntl.flock(file, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

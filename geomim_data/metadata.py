@@ -1,11 +1,11 @@
 """Zarr metadata and small arrays, made by zarr-python in memory, so that any reader takes them."""
 
 from collections.abc import Mapping, Sequence
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import zarr
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec
 from zarr.core.buffer import Buffer
@@ -15,7 +15,7 @@ from geomim_data.codecs import BLOSC_LEVEL, GZIP_LEVEL
 from geomim_data.schema import ATTRIBUTES_KEY, DepthCodec
 from geomim_data.shards import CHUNK_BYTES
 
-Attributes = Mapping[str, JsonValue]
+Attributes = Mapping[str, Any]  # JSON
 
 
 def group_json(model: BaseModel) -> bytes:

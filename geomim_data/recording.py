@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64, UInt16
@@ -44,6 +44,7 @@ class Frame:
     instance: UInt16[np.ndarray, "label_h label_w"] | None = None
 
 
+@runtime_checkable
 class FrameReader(Protocol):
     """Read the frames of one camera in order; each call to ``frames`` starts anew."""
 
@@ -78,6 +79,7 @@ class CameraRecording:
     label_names: dict[int, str] | None = None
 
 
+@runtime_checkable
 class Recording(AbstractContextManager["Recording"], Protocol):
     """One scene, open; leaving the context closes its files."""
 
@@ -92,6 +94,7 @@ class Recording(AbstractContextManager["Recording"], Protocol):
         ...
 
 
+@runtime_checkable
 class Source(Protocol):
     """A dataset on disk: a small value that is pickled to worker processes."""
 

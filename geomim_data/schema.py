@@ -39,7 +39,7 @@ class _Model(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
 
-Model = TypeVar("Model", bound=_Model)
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Converter(_Model):
@@ -125,37 +125,24 @@ def check_name(name: str, *, what: str) -> str:
     return name
 
 
-def read_json(path: Path) -> JsonValue:
-    """Read a JSON file of at most ``MAX_JSON_BYTES``.
+def parse_json(content: bytes, path: Path) -> object:
+    """Parse JSON that ``path`` held.
 
     Raises:
-        DataError: If the file is absent, too large, or not JSON.
+        DataError: If it is not JSON.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_JSON_BYTES + 1)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    if len(content) > MAX_JSON_BYTES:
-        raise DataError(f"{path}: JSON must be at most {MAX_JSON_BYTES} bytes")
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is not JSON ({error})") from error
 
 
-def parse_attributes(model: type[Model], value: JsonValue, path: Path) -> Model:
-    """Check ``value`` against a model of this module.
+def parse_model(model: type[Model], value: object, path: Path) -> Model:
+    """Check ``value`` against a model.
 
     Raises:
-        DataError: If it does not fit, or was written by another format version.
+        DataError: If it does not fit; the first field that does not is named.
     """
-    version = value.get("format_version") if isinstance(value, dict) else None
-    if isinstance(version, int) and version != FORMAT_VERSION:
-        raise DataError(
-            f"{path}: format_version must be {FORMAT_VERSION}, got {version}; convert the "
-            "recordings again, or read the store with the release of geomim that wrote it"
-        )
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -164,16 +151,35 @@ def parse_attributes(model: type[Model], value: JsonValue, path: Path) -> Model:
         raise DataError(f"{path}: {where or 'content'}: {first['msg']}") from error
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Read a store's ``manifest.json``."""
-    return parse_attributes(Manifest, read_json(path), path)
+def parse_attributes(model: type[Model], value: object, path: Path) -> Model:
+    """Check ``value`` against a model that has a format version.
+
+    Raises:
+        DataError: If it does not fit, or was written by another format version.
+    """
+    version = value.get("format_version") if isinstance(value, dict) else None
+    if isinstance(version, int) and version != FORMAT_VERSION:
+        raise DataError(
+            f"{path}: format_version must be {FORMAT_VERSION}, got {version}; convert the "
+            "recordings again (--overwrite replaces the store), or use the release of geomim that "
+            "wrote it"
+        )
+    return parse_model(model, value, path)
 
 
-def read_group_attributes(model: type[Model], path: Path) -> Model:
-    """Read our attributes of a Zarr v3 group from its ``zarr.json``."""
-    content = read_json(path)
-    attributes = content.get("attributes") if isinstance(content, dict) else None
-    ours = attributes.get(ATTRIBUTES_KEY) if isinstance(attributes, dict) else None
+def parse_group(model: type[Model], content: bytes, path: Path) -> Model:
+    """Parse our attributes out of the ``zarr.json`` of a Zarr v3 group.
+
+    Raises:
+        DataError: If it has none, or as ``parse_attributes``.
+    """
+    ours = our_attributes(parse_json(content, path))
     if ours is None:
         raise DataError(f"{path}: is not part of a geomim store (no {ATTRIBUTES_KEY!r} attribute)")
     return parse_attributes(model, ours, path)
+
+
+def our_attributes(group: object) -> object:
+    """Return our attributes of a group's ``zarr.json``, or None."""
+    attributes = group.get("attributes") if isinstance(group, dict) else None
+    return attributes.get(ATTRIBUTES_KEY) if isinstance(attributes, dict) else None

@@ -74,6 +74,9 @@ class DataConfig(Section):
     workers: Annotated[int, Field(ge=0, le=256)] = Field(
         default=2, description="loading processes; 0 loads in the main process; changes no result"
     )
+    on_corrupt: Literal["raise", "skip"] = Field(
+        default="raise", description="skip puts another frame in the place of a broken one"
+    )
     augment: AugmentConfig = AugmentConfig()
 
 

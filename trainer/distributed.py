@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, distributed
 
+from trainer.config_errors import ConfigError
+
 
 class World(NamedTuple):
     """The place of this process among those of a run."""
@@ -22,11 +24,11 @@ def world(environment: Mapping[str, str] = os.environ) -> World:
     """Return the place that torchrun gave to this process.
 
     Raises:
-        ValueError: If there are several processes.
+        ConfigError: If there are several processes.
     """
     found = World(int(environment.get("RANK", "0")), int(environment.get("WORLD_SIZE", "1")))
     if found.size != 1:
-        raise ValueError(
+        raise ConfigError(
             f"WORLD_SIZE must be 1, got {found.size}; training runs in one process, "
             "use optim.accumulate for large batches"
         )
@@ -51,10 +53,10 @@ def device_of(setting: str) -> torch.device:
     """Return the device that ``speed.device`` names; ``auto`` takes CUDA where there is one.
 
     Raises:
-        ValueError: If CUDA is asked for and absent.
+        ConfigError: If CUDA is asked for and absent.
     """
     if setting == "auto":
         setting = "cuda" if torch.cuda.is_available() else "cpu"
     if setting.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"speed.device must be cpu or auto without CUDA, got {setting}")
+        raise ConfigError(f"speed.device must be cpu or auto without CUDA, got {setting}")
     return torch.device(setting)

@@ -2,17 +2,13 @@
 
 import io
 import struct
-from typing import Final
 
 import numpy as np
 from jaxtyping import UInt8, UInt16
 from PIL import Image
 
+from geomim_data.codecs import image_format, image_size
 from geomim_data.errors import DataError
-
-MAX_PIXELS: Final = 1 << 26
-_IHDR: Final = struct.Struct(">8s4x4sII")
-_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 
 
 def encode_png(rgb: UInt8[np.ndarray, "h w 3"]) -> bytes:
@@ -22,45 +18,49 @@ def encode_png(rgb: UInt8[np.ndarray, "h w 3"]) -> bytes:
     return buffer.getvalue()
 
 
-def grey_png_size(data: bytes, where: str) -> tuple[int, int]:
-    """Read (height, width) from the header.
+def checked_image_size(
+    data: bytes, where: str, *, size: tuple[int, int] | None = None
+) -> tuple[int, int]:
+    """Read a JPEG's or PNG's (height, width), and compare it with ``size`` if given.
 
     Raises:
-        DataError: If this is no PNG, or is larger than any camera's image.
+        DataError: If the image is cut off, has no readable header or is of another size.
     """
-    if len(data) < _IHDR.size:
-        raise DataError(f"{where}: must be a PNG file, got {len(data)} bytes")
-    signature, kind, width, height = _IHDR.unpack_from(data)
-    if signature != _SIGNATURE or kind != b"IHDR":
-        raise DataError(f"{where}: must be a PNG file, got one that starts with {data[:8]!r}")
-    if not 0 < height * width <= MAX_PIXELS:
-        raise DataError(f"{where}: must have 1 to {MAX_PIXELS} pixels, got {height} x {width}")
-    return height, width
+    try:
+        found = image_size(data)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+    if size is not None and found != size:
+        raise DataError(
+            f"{where}: an image must have the recording's size {size[0]}x{size[1]}, "
+            f"got {found[0]}x{found[1]}"
+        )
+    return found
 
 
-def decode_grey_png(data: bytes, where: str, *, size: tuple[int, int]) -> UInt16[np.ndarray, "h w"]:
-    """Decode an 8 or 16-bit greyscale PNG of a known (height, width).
+def decode_grey_png(
+    data: bytes, where: str, *, size: tuple[int, int], narrow: bool = True
+) -> UInt16[np.ndarray, "h w"]:
+    """Decode a 16-bit greyscale PNG of a known (height, width), or, if ``narrow``, an 8-bit one.
 
     Raises:
         DataError: If it is another kind of image, has another size, or is broken.
     """
-    found = grey_png_size(data, where)
-    if found != size:
-        raise DataError(
-            f"{where}: must have the recording's size {size[0]} x {size[1]}, "
-            f"got {found[0]} x {found[1]}"
-        )
-    plane = _load(data, where)
-    if plane.ndim != 2 or plane.dtype.kind not in "iu":
-        raise DataError(f"{where}: must be a greyscale PNG of 8 or 16 bits")
+    checked_image_size(data, where, size=size)
+    rule = f"must be a greyscale PNG of {'8 or ' if narrow else ''}16 bits"
+    if image_format(data) != "png":
+        raise DataError(f"{where}: {rule}, got a JPEG")
+    mode, plane = _load(data, where)
+    # Pillow before 12 may call 16-bit grey "I".
+    if mode not in ("I", "I;16") and not (narrow and mode == "L"):
+        raise DataError(f"{where}: {rule}, got mode {mode}")
     return plane.astype(np.uint16)
 
 
-def _load(data: bytes, where: str) -> np.ndarray:
+def _load(data: bytes, where: str) -> tuple[str, np.ndarray]:
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            # A palette's numbers are colours, which the plane alone no longer says.
-            return np.asarray(image if image.mode != "P" else image.convert("RGB"))
+            return image.mode, np.asarray(image)
     # Pillow reports broken chunks as any of these.
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise DataError(f"{where}: cannot be decoded: {error}") from error

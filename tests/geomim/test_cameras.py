@@ -247,6 +247,14 @@ def test_a_batch_of_cameras_projects_each_its_own_points(batch):
     assert camera.unproject(grid, torch.ones(*batch, *SIZE)).points.shape == (*batch, *SIZE, 3)
 
 
+@pytest.mark.parametrize("shape", [(0,), (0, 5), (3, 0)])
+def test_no_points_and_no_cameras_are_fine(shape):
+    camera = camera_of(shape[:1])
+    projection = camera.project(torch.zeros(*shape, 3, dtype=torch.float64))
+    assert projection.pixels.shape == (*shape, 2)
+    assert camera.unproject(*projection[:2]).points.shape == (*shape, 3)
+
+
 def test_moving_keeps_the_camera():
     camera = camera_of((3,))
     single = camera.to(dtype=torch.float32)
@@ -271,7 +279,7 @@ def test_an_empty_image_is_refused(size):
 )
 def test_a_crop_beyond_the_image_is_refused(window):
     names = ("top", "left", "height", "width")
-    with pytest.raises(ValueError, match=r"the crop must lie inside the 48x64 image, got top .*pad"):
+    with pytest.raises(ValueError, match=r"the crop must lie inside the 48x64 image, got .*pad"):
         camera_of().crop(**dict(zip(names, window, strict=True)))
 
 

@@ -170,9 +170,21 @@ def test_the_number_of_threads_changes_nothing(threads):
 
 def test_the_operator_passes_torchs_own_checks():
     origins, directions = 3 * normal(2, 20, 3, seed=2)
-    unit = normal(2, 3, 4, seed=3)
+    unit = RigidTransform.exp(normal(2, 6, seed=3)).matrix()[:, :3]
     arguments = (origins, directions, torch.tensor([0, 1]), unit)
     torch.library.opcheck(torch.ops.geomim.cast_rays.default, arguments)
+
+
+def test_origins_and_directions_may_differ_in_precision():
+    hits = cast_rays(torch.tensor([0.0, 0, -4]), torch.tensor([0.0, 0, 1]).double(), place(BOX))
+    assert hits.distance.dtype == torch.float64
+    assert hits.distance == 3
+
+
+def test_half_precision_is_refused():
+    ray = torch.ones(3, dtype=torch.float16)
+    with pytest.raises(TypeError, match=r"origins must be float32 or float64, got torch.float16"):
+        cast_rays(ray, ray, place(BOX))
 
 
 def test_primitives_must_match_in_number():

@@ -208,6 +208,12 @@ def test_indexing_takes_from_the_batch():
         transforms[0, 0, 0]
 
 
+def test_no_transforms_are_fine():
+    none = RigidTransform.identity(0)
+    assert (none @ none.inverse()).log().shape == (0, 6)
+    assert none.apply(torch.zeros(0, 7, 3)).shape == (0, 7, 3)
+
+
 def test_moving_keeps_the_motion():
     transform = RigidTransform.exp(normal(3, 6, seed=8))
     single = transform.to(dtype=torch.float32)

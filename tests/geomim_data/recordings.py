@@ -2,6 +2,8 @@
 
 import io
 import os
+import signal
+import sys
 import time
 import zlib
 from collections.abc import Iterator
@@ -13,6 +15,8 @@ from typing import final
 import numpy as np
 from PIL import Image
 
+from geomim_data.camera_reader import CameraReader
+from geomim_data.convert import convert
 from geomim_data.errors import DataError
 from geomim_data.recording import CameraRecording, Deflated, Frame
 
@@ -64,6 +68,8 @@ class FakeFrames:
             raise RuntimeError("a bug in the source")
         if trouble == "exit":
             os._exit(9)
+        if trouble == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
         if trouble == "io":
             raise PermissionError(13, "Permission denied", "fake.sens")
         rgb, depth = rgb_file(seed), depth_plane(seed)
@@ -97,7 +103,7 @@ class FakeRecording:
         return None
 
 
-def camera(frames: FakeFrames, **changes: object) -> CameraRecording:
+def camera(frames: FakeFrames, /, **changes: object) -> CameraRecording:
     values: dict[str, object] = {
         "name": "camera",
         "frames": frames.count,
@@ -141,3 +147,34 @@ class FakeSource:
 
     def open(self, scene: str) -> FakeRecording:
         return FakeRecording(scene, (camera(self.reader(scene)),))
+
+
+def first_values(reader: CameraReader) -> tuple[bytes, int, float]:
+    """Read something of every kind, in a child process."""
+    return reader.rgb_bytes(1), int(reader.depth(2)[0, 0]), float(reader.world_from_cam[1, 0, 3])
+
+
+@final
+@dataclass(slots=True, eq=False)
+class Heard:
+    """Remember what progress was told."""
+
+    scenes: int = 0
+    frames: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
+    finished: dict[str, str | None] = field(default_factory=dict[str, str | None])
+
+    def start(self, scenes: int) -> None:
+        self.scenes = scenes
+
+    def advance(self, scene: str, done: int, total: int) -> None:
+        self.frames[scene] = (done, total)
+
+    def finish(self, scene: str, error: str | None) -> None:
+        self.finished[scene] = error
+
+
+if __name__ == "__main__":
+    from tests.geomim_data.recordings import FakeSource as ImportedSource  # picklable by name
+
+    out, workers, seconds = sys.argv[1:]
+    convert(ImportedSource(count=4, seconds=float(seconds)), out, workers=int(workers))

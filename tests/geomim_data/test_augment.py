@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
+from geomim.cameras import PinholeCamera
 from geomim_data.augment import (
     WHOLE,
     CentreFit,
@@ -77,9 +78,8 @@ def test_a_marker_lands_where_the_new_intrinsics_project_it(seed, v, u, reductio
     assert decoded.shape[:2] == (SIZE[0] // reduction, SIZE[1] // reduction)
     crop = decoded[window.box(SIZE, reduction=reduction)]
     rgb = resample_rgb(crop, image_size=TARGET, flip=window.flip)
-    mirrored = point * [-1 if window.flip else 1, 1, 1]
-    expected = window.intrinsics(INTRINSICS, size=SIZE, image_size=TARGET)
-    np.testing.assert_allclose(centroid(rgb), project(mirrored, expected), atol=0.08)
+    camera = window.intrinsics(INTRINSICS, size=SIZE, image_size=TARGET)
+    np.testing.assert_allclose(centroid(rgb), project(point, camera), atol=0.08)
 
 
 def test_the_whole_window_keeps_the_intrinsics():
@@ -87,10 +87,22 @@ def test_the_whole_window_keeps_the_intrinsics():
     np.testing.assert_array_equal(kept, INTRINSICS)
 
 
+@given(st.integers(1, 90), st.integers(1, 120), st.booleans(), st.data())
+def test_intrinsics_move_as_a_camera_does(height, width, flip, data):
+    top, left = data.draw(st.integers(0, 96 - height)), data.draw(st.integers(0, 128 - width))
+    focal, centre = torch.from_numpy(INTRINSICS).split(2)
+    camera = PinholeCamera(focal, centre, SIZE)
+    camera = camera.crop(top=top, left=left, height=height, width=width).resize(height=TARGET[0], width=TARGET[1])
+    camera = camera.flip_horizontal() if flip else camera
+    window = Window(top / 96, left / 128, height / 96, width / 128, flip)
+    moved = window.intrinsics(INTRINSICS, size=SIZE, image_size=TARGET)
+    np.testing.assert_allclose(moved, torch.cat([camera.focal, camera.principal_point]), rtol=1e-9)
+
+
 def test_intrinsics_worked_by_hand():
     window = Window(top=0.25, left=0.5, height=0.5, width=0.25, flip=True)
     # 48 of 96 rows from row 24 and 32 of 128 columns from column 64, both halved.
-    expected = [110 / 2, 115 / 2, 16 - (66.5 - 64) / 2, (45.25 - 24) / 2]
+    expected = [-110 / 2, 115 / 2, 16 - (66.5 - 64) / 2, (45.25 - 24) / 2]
     actual = window.intrinsics(INTRINSICS, size=SIZE, image_size=(24, 16))
     np.testing.assert_allclose(actual, expected)
 
@@ -107,8 +119,7 @@ def test_unprojected_depth_stays_on_the_surface(top, left, odd, flip):
     depth = offset / (rays @ normal)
     small = resample_nearest(depth, window, (12, 16))
     camera = window.intrinsics(INTRINSICS, size=size, image_size=(12, 16))
-    points = unproject(small, camera) * [-1 if flip else 1, 1, 1]
-    np.testing.assert_allclose(points @ normal, offset, rtol=1e-9)
+    np.testing.assert_allclose(unproject(small, camera) @ normal, offset, rtol=1e-9)
 
 
 @given(windows())
@@ -117,7 +128,7 @@ def test_depth_is_taken_less_than_a_pixel_off(window):
     camera = window.intrinsics(INTRINSICS, size=SIZE, image_size=TARGET)
     x = (u - INTRINSICS[2]) / INTRINSICS[0]
     targets = np.arange(TARGET[1]) + 0.5
-    expected = (targets - camera[2]) / camera[0] * (-1 if window.flip else 1)
+    expected = (targets - camera[2]) / camera[0]
     taken = resample_nearest(x, window, TARGET)
     assert np.abs(taken - expected).max() * INTRINSICS[0] <= 0.5 + 1e-5
 

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,9 +11,8 @@ from geomim_data.schema import (
     StoreAttributes,
     check_name,
     parse_attributes,
-    read_group_attributes,
-    read_json,
-    read_manifest,
+    parse_group,
+    parse_json,
 )
 
 MANIFEST = {
@@ -20,6 +20,13 @@ MANIFEST = {
     "dataset": "scannet",
     "scenes": {"scene0000_00": {"frames": 3, "valid_poses": 2, "sha256": "0" * 64}},
 }
+
+
+PATH = Path("shards/manifest.json")
+
+
+def parse(content):
+    return parse_attributes(Manifest, parse_json(content.encode(), PATH), PATH)
 
 
 @pytest.mark.parametrize("name", ["scene0000_00", "camera", "a.b", "seq-01"])
@@ -35,13 +42,12 @@ def test_a_name_that_could_leave_its_folder_is_refused(name):
         check_name(name, what="scene")
 
 
-def test_a_manifest_is_read_back_as_it_was_written(tmp_path):
+def test_a_manifest_is_read_back_as_it_was_written():
     manifest = Manifest.model_validate(MANIFEST)
-    (tmp_path / "manifest.json").write_text(manifest.model_dump_json())
-    assert read_manifest(tmp_path / "manifest.json") == manifest
+    assert parse(manifest.model_dump_json()) == manifest
 
 
-def test_label_names_survive_json(tmp_path):
+def test_label_names_survive_json():
     camera = CameraAttributes(
         frames=1,
         valid_poses=1,
@@ -61,11 +67,9 @@ def test_label_names_survive_json(tmp_path):
     assert CameraAttributes.model_validate_json(camera.model_dump_json()) == camera
 
 
-def test_another_format_version_names_the_remedy(tmp_path):
-    path = tmp_path / "manifest.json"
-    path.write_text(json.dumps({**MANIFEST, "format_version": 2, "new_key": 1}))
+def test_another_format_version_names_the_remedy():
     with pytest.raises(DataError, match="format_version must be 1, got 2; convert the recordings"):
-        read_manifest(path)
+        parse(json.dumps({**MANIFEST, "format_version": 2, "new_key": 1}))
 
 
 @pytest.mark.parametrize(
@@ -76,39 +80,27 @@ def test_another_format_version_names_the_remedy(tmp_path):
         ({"dataset": 3}, "dataset: Input should be a valid string"),
     ],
 )
-def test_a_manifest_that_does_not_fit_is_named_with_its_field(tmp_path, change, message):
-    path = tmp_path / "manifest.json"
-    path.write_text(json.dumps({**MANIFEST, **change}))
-    with pytest.raises(DataError, match=f"manifest.json: {message}") as raised:
-        read_manifest(path)
+def test_a_manifest_that_does_not_fit_is_named_with_its_field(change, message):
+    with pytest.raises(DataError, match=f"shards/manifest.json: {message}") as raised:
+        parse(json.dumps({**MANIFEST, **change}))
     assert "\n" not in str(raised.value)
 
 
-def test_json_that_is_absent_broken_or_too_large_is_one_line(tmp_path, monkeypatch):
-    path = tmp_path / "a.json"
-    with pytest.raises(DataError, match=r"a.json: cannot be read \(No such file"):
-        read_json(path)
-    path.write_text("{")
-    with pytest.raises(DataError, match=r"a.json: is not JSON"):
-        read_json(path)
-    path.write_text("[" * 100_000)
-    with pytest.raises(DataError, match=r"a.json: is not JSON"):
-        read_json(path)
-    monkeypatch.setattr("geomim_data.schema.MAX_JSON_BYTES", 10)
-    with pytest.raises(DataError, match=r"a.json: JSON must be at most 10 bytes"):
-        read_json(path)
+@pytest.mark.parametrize("content", ["{", "[" * 100_000, "1" * 5000])
+def test_broken_json_is_one_line(content):
+    with pytest.raises(DataError, match=r"shards/manifest.json: is not JSON"):
+        parse(content)
 
 
-def test_a_group_that_is_not_ours_is_refused(tmp_path):
-    path = tmp_path / "zarr.json"
-    path.write_text(json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}))
+def test_a_group_that_is_not_ours_is_refused():
+    content = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}})
     with pytest.raises(DataError, match="is not part of a geomim store"):
-        read_group_attributes(StoreAttributes, path)
+        parse_group(StoreAttributes, content.encode(), PATH)
 
 
-def test_attributes_that_are_not_an_object_are_refused(tmp_path):
+def test_attributes_that_are_not_an_object_are_refused():
     with pytest.raises(DataError, match="content: Input should be a valid dict"):
-        parse_attributes(Manifest, [1], tmp_path / "manifest.json")
+        parse("[1]")
 
 
 def test_an_error_is_one_line_whatever_it_quotes():

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import distributed
 
+from trainer.config_errors import ConfigError
 from trainer.distributed import World, device_of, is_main, mean_across_ranks, world
 
 
@@ -15,7 +16,7 @@ def test_a_launcher_of_one_is_understood():
 
 
 def test_several_processes_are_refused():
-    with pytest.raises(ValueError, match="WORLD_SIZE must be 1, got 2; training runs in one"):
+    with pytest.raises(ConfigError, match="WORLD_SIZE must be 1, got 2; training runs in one"):
         world({"RANK": "0", "WORLD_SIZE": "2"})
 
 
@@ -34,6 +35,6 @@ def test_a_device_that_is_absent_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert device_of("auto") == torch.device("cpu")
     with pytest.raises(
-        ValueError, match=r"speed\.device must be cpu or auto without CUDA, got cuda"
+        ConfigError, match=r"speed\.device must be cpu or auto without CUDA, got cuda"
     ):
         device_of("cuda:0")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -42,6 +42,7 @@ class BackboneExport:
     arguments: dict[str, object]
 
 
+@runtime_checkable
 class Method(Protocol):
     """A pre-training method: it owns the model's shape, its loss and how it is judged.
 
@@ -70,7 +71,7 @@ class Method(Protocol):
         """
         ...
 
-    def baselines(self, batches: Iterable[RgbdBatch]) -> dict[str, dict[str, float]]:
+    def baselines(self, batches: Iterable[RgbdBatch], /) -> dict[str, dict[str, float]]:
         """Return the metrics of rules that learn nothing, by name, under evaluate's masks."""
         ...
 

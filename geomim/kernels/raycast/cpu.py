@@ -105,9 +105,38 @@ def _facing_normal(m, nx, ny, nz, dx, dy, dz):
     return x * scale, y * scale, z * scale
 
 
+@kernel_inline
+def _enclose(unit_from_world):
+    """Return centre and squared radius of a ball around each primitive."""
+    balls = np.empty((unit_from_world.shape[0], 4))
+    for p in range(balls.shape[0]):
+        m = unit_from_world[p]
+        balls[p, :] = 0.0
+        for k in range(3):
+            # The rows are orthogonal, one over the half size in length.
+            squared = 1.0 / (m[k, 0] * m[k, 0] + m[k, 1] * m[k, 1] + m[k, 2] * m[k, 2])
+            for axis in range(3):
+                balls[p, axis] -= m[k, axis] * squared * m[k, 3]
+            balls[p, 3] += squared
+    return balls
+
+
+@kernel_inline
+def _passes_by(ball, ox, oy, oz, dx, dy, dz):
+    """Tell, for certain only if True, that a ray stays outside a ball."""
+    x, y, z = ball[0] - ox, ball[1] - oy, ball[2] - oz
+    away = x * x + y * y + z * z
+    ahead = x * dx + y * dy + z * dz
+    length = dx * dx + dy * dy + dz * dz
+    # The margin covers rounding: touching rays must reach the exact test.
+    reach = ball[3] + 1e-9 * (ball[3] + away)
+    return away > reach and (ahead < 0.0 or away * length - ahead * ahead > reach * length)
+
+
 @kernel
 def cast_rays(origins, directions, kind, unit_from_world, distance, primitive, normal):
     """Fill ``distance``, ``primitive`` and ``normal``; a miss is 0, -1 and 0."""
+    balls = _enclose(unit_from_world)
     for ray in prange(origins.shape[0]):
         ox, oy, oz = (
             np.float64(origins[ray, 0]),
@@ -122,6 +151,8 @@ def cast_rays(origins, directions, kind, unit_from_world, distance, primitive, n
         best, hit, crossed = math.inf, -1, 0
         finite = math.isfinite(ox + oy + oz + dx + dy + dz)
         for p in range(kind.shape[0] if finite else 0):
+            if _passes_by(balls[p], ox, oy, oz, dx, dy, dz):
+                continue
             m = unit_from_world[p]
             ux, uy, uz = _to_unit(m, ox, oy, oz, 1.0)
             vx, vy, vz = _to_unit(m, dx, dy, dz, 0.0)

@@ -14,10 +14,16 @@ def cast_rays(
 
     Args:
         origins: Rays by 3; computed in double precision, returned in this dtype.
-        directions: Rays by 3, of any length; the distance counts in it.
+        directions: Rays by 3, of any length, in the same dtype; the distance counts in it.
         kind: One integer a primitive, 0 box, 1 sphere, 2 cylinder.
-        unit_from_world: Primitives by 3 by 4, maps into the primitive's unit coordinates.
+        unit_from_world: Primitives by 3 by 4, into each one's unit coordinates: a rigid motion,
+            then a scaling of the axes.
+
+    Raises:
+        TypeError: If the rays are neither float32 nor float64.
     """
+    if origins.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"origins must be float32 or float64, got {origins.dtype}")
     if selected_kernels() == "reference":
         return reference.cast_rays(origins, directions, kind, unit_from_world)
     return torch.ops.geomim.cast_rays(origins, directions, kind, unit_from_world)

@@ -1,0 +1,145 @@
+"""Run tasks in processes that die with their parent, and outlive the death of each other."""
+
+import functools
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Generic, TypeVar, final
+
+Result = TypeVar("Result")
+
+# Runs a task in a worker, given a function that reports the task's progress.
+Task = Callable[[str, Callable[[int, int], None]], Result]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """A task got on: ``done`` of ``total`` parts."""
+
+    name: str
+    done: int
+    total: int
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Done(Generic[Result]):
+    """A task returned ``result``."""
+
+    name: str
+    result: Result
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Lost:
+    """The process of a task died: it raised, or was killed."""
+
+    name: str
+    reason: str
+
+
+def run_tasks(
+    task: "Task[Result]", names: Sequence[str], *, workers: int
+) -> "Iterator[Step | Done[Result] | Lost]":
+    """Run ``task`` once for each name, in spawned processes, and yield what becomes of each.
+
+    A process that dies loses its own task alone; another takes its place. All processes end with
+    the iterator, and with this process, however it dies.
+
+    Args:
+        task: A picklable callable; its result and ``names`` travel through pipes.
+        names: What to run it with, started in this order.
+        workers: How many processes to use at most.
+    """
+    waiting = list(reversed(names))
+    running: dict[Connection, _Worker[Result]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                worker = _Worker(task)
+                running[worker.pipe] = worker
+                worker.start_task(waiting.pop())
+            for pipe in wait(list(running)):
+                worker = running[pipe]  # pyright: ignore[reportArgumentType] - our own pipes
+                event = worker.receive()
+                yield event
+                if isinstance(event, Step):
+                    continue
+                if isinstance(event, Done) and waiting:
+                    worker.start_task(waiting.pop())
+                else:
+                    del running[worker.pipe]
+                    worker.stop()
+    finally:
+        for worker in running.values():
+            worker.stop()
+
+
+@final
+class _Worker(Generic[Result]):
+    """One spawned process and the pipe to it."""
+
+    def __init__(self, task: "Task[Result]"):
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self._name = ""
+        self._process: SpawnProcess = context.Process(
+            target=_serve, args=(task, theirs), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    def start_task(self, name: str) -> None:
+        self._name = name
+        with suppress(BrokenPipeError):  # its death is read from the pipe next
+            self.pipe.send(name)
+
+    def receive(self) -> "Step | Done[Result] | Lost":
+        try:
+            event = self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self._process.join()
+            return Lost(self._name, _cause(self._process.exitcode))
+        return event
+
+    def stop(self) -> None:
+        self.pipe.close()
+        self._process.kill()
+        self._process.join()
+
+
+def _cause(code: int | None) -> str:
+    if code is not None and code < 0:
+        hint = ": out of memory?" if -code == signal.SIGKILL else ""
+        return f"its process was killed by {signal.Signals(-code).name}{hint}"
+    return f"its process ended with exit code {code}"
+
+
+def _serve(task: "Task[object]", pipe: Connection) -> None:
+    # Ctrl-C reaches the whole group; the parent decides what becomes of it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    with suppress(EOFError):
+        while True:
+            name: str = pipe.recv()
+            result = task(name, functools.partial(_send_step, pipe, name))
+            pipe.send(Done(name, result))
+
+
+def _send_step(pipe: Connection, name: str, done: int, total: int) -> None:
+    pipe.send(Step(name, done, total))
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

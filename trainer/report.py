@@ -1,0 +1,121 @@
+"""Say what was learnt: the trained model beside the untrained one and rules that learn nothing."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from rich.console import Console
+from rich.table import Table
+
+from trainer.files import replace_json
+
+TRAINED, UNTRAINED = "trained", "untrained"
+HEADLINE = ("abs_rel", "rmse", "delta1", "loss")
+Metrics = Mapping[str, float]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The metrics of each row, judged on the same validation frames under the same masks."""
+
+    rows: Mapping[str, Metrics]
+    frames: int
+    step: int
+
+    @property
+    def judge(self) -> str:
+        """The metric that the verdict is on: relative depth error, or else the loss."""
+        return "abs_rel" if "abs_rel" in self.rows[TRAINED] else "loss"
+
+    def best(self, metric: str) -> str | None:
+        """Return the row that is best at a metric, None where no row has a number."""
+        found = {
+            name: row[metric] for name, row in self.rows.items() if _is_number(row.get(metric))
+        }
+        if not found:
+            return None
+        pick = max if _higher_is_better(metric) else min
+        return pick(found, key=lambda name: found[name])
+
+    def beaten(self) -> dict[str, bool]:
+        """Tell for each other row that has the judging metric whether the trained model beats it.
+
+        A number that is not finite beats nothing.
+        """
+        own = self.rows[TRAINED][self.judge]
+        others = {name: row.get(self.judge) for name, row in self.rows.items() if name != TRAINED}
+        return {
+            name: _is_number(own) and _is_better(own, value, self.judge)
+            for name, value in others.items()
+            if value is not None
+        }
+
+    def verdict(self) -> str:
+        """Return one line that names what the trained model beats and what it does not."""
+        own, beaten = self.rows[TRAINED][self.judge], self.beaten()
+        won = [self._quoted(name) for name, is_beaten in beaten.items() if is_beaten]
+        lost = [self._quoted(name) for name, is_beaten in beaten.items() if not is_beaten]
+        parts = [f"beats {' and '.join(won)}"] * bool(won)
+        parts += [f"does NOT beat {' or '.join(lost)}"] * bool(lost)
+        return f"{self.judge} {own:.4f}: the trained model {'; it '.join(parts)}"
+
+    def _quoted(self, name: str) -> str:
+        return f"{name} ({self.rows[name][self.judge]:.4f})"
+
+
+def write_report(out: Path, report: Report) -> Path:
+    """Write ``report.json``."""
+    path = out / "report.json"
+    value = {
+        "step": report.step,
+        "validation_frames": report.frames,
+        "rows": {name: _jsonable(row) for name, row in report.rows.items()},
+        "judge": report.judge,
+        "beaten": report.beaten(),
+    }
+    replace_json(path, value)
+    return path
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print the headline metrics as a table, the best of each column marked, and the verdict."""
+    frames = f"{report.frames} validation frame{'s' * (report.frames != 1)}"
+    console.print(f"What was learnt in {report.step} steps, on {frames}:", highlight=False)
+    columns = [name for name in HEADLINE if any(name in row for row in report.rows.values())]
+    table = Table("")
+    for metric in columns:
+        arrow = "↑" if _higher_is_better(metric) else "↓"
+        table.add_column(f"{metric} {arrow}", justify="right", no_wrap=True)
+    for name, row in report.rows.items():
+        cells = [_cell(row.get(metric), best=report.best(metric) == name) for metric in columns]
+        table.add_row(name, *cells)
+    console.print(table)
+    console.print(report.verdict(), soft_wrap=True, markup=False, highlight=False)
+
+
+def _cell(value: float | None, *, best: bool) -> str:
+    if value is None:
+        return "-"
+    # The star is for where there is no bold.
+    return f"[bold]{value:.4f}*[/bold]" if best else f"{value:.4f} "
+
+
+def _higher_is_better(metric: str) -> bool:
+    return metric.startswith("delta")
+
+
+def _is_better(own: float, other: float, metric: str) -> bool:
+    if not _is_number(other):
+        return True
+    return own > other if _higher_is_better(metric) else own < other
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _jsonable(row: Metrics) -> dict[str, float | None]:
+    return {name: value if _is_number(value) else None for name, value in row.items()}
