@@ -109,6 +109,13 @@ def test_a_stride_thins_every_scene(store: Path):
     assert (data.train_frames, data.val_frames) == (2, 2)
 
 
+def test_thinning_twice_is_noted(tmp_path: Path):
+    convert(FakeSource(count=2, frames=FRAMES, stride=5), tmp_path / "store")
+    settings = config(tmp_path / "store", **{"data.stride": 2, "data.batch_size": 2})
+    (note,) = open_data(settings, pin_memory=False).notes
+    assert "converted with --stride 5, and data.stride takes every 2th of its frames" in note
+
+
 def test_given_constants_are_not_measured(store: Path):
     overrides = {"model.depth_mean_m": 3.0, "model.depth_std_m": 0.5}
     constants = open_data(config(store, **overrides), pin_memory=False).constants
