@@ -146,6 +146,7 @@ class RgbdDataset:
         camera: The camera to read.
 
     Raises:
+        ValueError: If there are no frames.
         DataError: If a scene lacks the depth or the labels that are asked for.
     """
 
@@ -191,7 +192,7 @@ class RgbdDataset:
         if needs_depth and not reader.has_depth:
             raise DataError(
                 f"{self._store.path}/{scene}: must have depth, got none; leave the scene out, or "
-                "train on colour alone (method: mae)"
+                "choose a method that needs colour alone"
             )
         if self._labels and not reader.has_label:
             raise DataError(f"{self._store.path}/{scene}: must have labels, got none")
