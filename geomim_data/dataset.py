@@ -192,7 +192,7 @@ class RgbdDataset:
         if needs_depth and not reader.has_depth:
             raise DataError(
                 f"{self._store.path}/{scene}: must have depth, got none; leave the scene out, or "
-                "choose a method that needs colour alone"
+                "train on colour alone (method: mae)"
             )
         if self._labels and not reader.has_label:
             raise DataError(f"{self._store.path}/{scene}: must have labels, got none")
