@@ -146,6 +146,7 @@ class RgbdDataset:
         camera: The camera to read.
 
     Raises:
+        ValueError: If there are no frames.
         DataError: If a scene lacks the depth or the labels that are asked for.
     """
 

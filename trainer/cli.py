@@ -30,9 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(parsed)
     except ConfigError as error:
-        return _failed(error, 2)
+        return _failed(str(error), 2)
     except (DataError, OSError) as error:
-        return _failed(error, 1)
+        return _failed(str(error), 1)
+    except KeyboardInterrupt:
+        return _failed("interrupted", 130)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,6 +74,8 @@ def _run(parsed: argparse.Namespace) -> int:
         return check_run(config, uses_store=_STORE in parsed.overrides)
     import logging
 
+    from torch import OutOfMemoryError
+
     from trainer.capture import NonFiniteError
     from trainer.pretraining import pretrain
 
@@ -79,12 +83,15 @@ def _run(parsed: argparse.Namespace) -> int:
     try:
         result = pretrain(config)
     except NonFiniteError as error:
-        return _failed(error, 1)
+        return _failed(str(error), 1)
+    except OutOfMemoryError as error:
+        remedy = "raise optim.accumulate or lower data.val_batch_size"
+        return _failed(f"{str(error).splitlines()[0]} Remedy: {remedy}", 1)
     return 130 if result.signal == "SIGINT" else 0
 
 
-def _failed(error: Exception, code: int) -> int:
-    sys.stderr.write(f"{error}\n")
+def _failed(message: str, code: int) -> int:
+    sys.stderr.write(f"{message}\n")
     return code
 
 

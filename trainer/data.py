@@ -51,7 +51,7 @@ class RunData:
     """What a run reads.
 
     ``val`` starts over at each call; ``pictured`` holds the frames of the pictures, None without
-    pictures.
+    pictures; ``notes`` are lines that the user should see.
     """
 
     train: TrainingBatches
@@ -60,6 +60,7 @@ class RunData:
     val_frames: int
     pictured: RgbdBatch | None
     constants: DataConstants
+    notes: tuple[str, ...] = ()
 
 
 def open_data(config: Mask3DConfig | MaeConfig, *, pin_memory: bool) -> RunData:
@@ -91,6 +92,7 @@ def open_data(config: Mask3DConfig | MaeConfig, *, pin_memory: bool) -> RunData:
         val_frames=len(val),
         pictured=next(still.batches(pictured), None),
         constants=still.constants(train),
+        notes=_stride_note(store, data.stride),
     )
 
 
@@ -119,6 +121,14 @@ def fake_batch(config: DataConfig, *, batch_size: int, generator: Generator) -> 
         scene=("noise",) * batch_size,
         frame=tuple(range(batch_size)),
     )
+
+
+def _stride_note(store: Store, stride: int) -> tuple[str, ...]:
+    kept = store.attributes.converter.arguments.get("stride", 1)
+    if stride == 1 or kept == 1:
+        return ()
+    thinned = f"the store was converted with --stride {kept}"
+    return (f"note: {thinned}, and data.stride takes every {stride}th of its frames",)
 
 
 @final

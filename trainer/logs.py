@@ -77,6 +77,12 @@ class Journal:
                 return {k: math.nan if v is None else float(str(v)) for k, v in named.items()}
         return None
 
+    @property
+    def data_wait(self) -> float:
+        """The mean share of time spent waiting for data; 0 before the first record."""
+        shares = [float(str(r["data_wait"])) for r in self._records if "data_wait" in r]
+        return sum(shares) / len(shares) if shares else 0.0
+
     def picture(self, step: int, image: UInt8[np.ndarray, "h w 3"]) -> Path:
         """Keep a picture as PNG and in TensorBoard."""
         self._images.mkdir(exist_ok=True)

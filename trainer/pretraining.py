@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from trainer.checkpoint import model_weights, newest_checkpoint
+from trainer.checkpoint import Checkpoint, model_weights, newest_checkpoint
 from trainer.config import MaeConfig, Mask3DConfig, RunConfig
 from trainer.config_errors import ConfigError
 from trainer.config_file import load_config
@@ -27,6 +27,8 @@ from trainer.report import TRAINED, UNTRAINED, Metrics, Report, print_report, wr
 from trainer.run_folder import claim, digest, sign, write_status
 from trainer.seeding import seed_everything
 from trainer.stopping import Stopped, StopRequest
+
+LONG_WAIT = 0.05
 
 
 @final
@@ -68,10 +70,10 @@ def pretrain(
         data = open_data(resolved, pin_memory=device.type == "cuda")
         try:
             run = make_run(resolved, data, device=device)
-            learner = start(run, device=device)
-            warnings = _resume(run, learner) if is_resumed else []
+            checkpoint, lines = _newest(run) if is_resumed else (None, [])
+            learner = start(run, device=device, checkpoint=checkpoint)
             sign(out, resolved)
-            return _run(run, learner, stop, console or Console(), warnings)
+            return _run(run, learner, stop, console or Console(), lines)
         finally:
             data.train.close()
 
@@ -89,23 +91,30 @@ def make_run(config: Mask3DConfig | MaeConfig, data: RunData, *, device: torch.d
     )
 
 
-def start(run: Run, *, device: torch.device) -> Learner:
-    """Return a learner at step 0: a function of the seed, and of ``init_from`` if there is one."""
+def start(run: Run, *, device: torch.device, checkpoint: Checkpoint | None = None) -> Learner:
+    """Return a learner as a checkpoint holds it, or at step 0: then a function of the seed alone.
+
+    With ``init_from``, step 0 has the weights of that checkpoint instead.
+    """
     config = run.config
     seed_everything(config.seed)
     model: nn.Module = run.method.build().to(device)
-    if config.init_from is not None:
+    if config.init_from is not None and checkpoint is None:
         load_weights(model, model_weights(config.init_from), str(config.init_from))
     if config.speed.compile == "auto" and device.type == "cuda":
         model.compile()
-    return Learner(model, config.optim, run.data.train.state())
+    learner = Learner(model, config.optim, run.data.train.state())
+    if checkpoint is not None:
+        learner.restore(checkpoint)
+        run.data.train.load_state(learner.position)
+    return learner
 
 
 def _run(
-    run: Run, learner: Learner, stop: StopRequest, console: Console, warnings: list[str]
+    run: Run, learner: Learner, stop: StopRequest, console: Console, lines: list[str]
 ) -> RunResult:
     with Journal(run.out, step=learner.step, steps=run.steps, console=console) as journal:
-        for line in [*_introduction(run, learner), *warnings]:
+        for line in [*_introduction(run, learner), *lines]:
             journal.say(line)
         write_status(run.out, "running", step=learner.step, steps=run.steps)
         began, first = time.perf_counter(), learner.step
@@ -114,28 +123,26 @@ def _run(
             report = _report(run, learner, journal, stop)
         except Stopped as stopped:
             return _stopped(run, learner, journal, stopped.signal_name)
-        seconds = time.perf_counter() - began
-        journal.say(f"{learner.step - first} steps in {duration(seconds)}")
+        took = duration(time.perf_counter() - began)
+        journal.say(f"{learner.step - first} steps in {took}{_data_wait(journal)}")
     _conclude(run, report, console)
     write_status(run.out, "finished", step=learner.step, steps=run.steps)
     return RunResult(run.out, "finished", learner.step, report)
 
 
-def _resume(run: Run, learner: Learner) -> list[str]:
-    """Take the newest whole checkpoint up; return lines about it and about broken newer ones."""
+def _newest(run: Run) -> tuple[Checkpoint | None, list[str]]:
+    """Return the newest whole checkpoint of the run, and lines about it and broken newer ones."""
     checkpoint, warnings = newest_checkpoint(run.out / "checkpoints")
     lines = [f"warning: passed over a broken checkpoint: {warning}" for warning in warnings]
     if checkpoint is None:
-        return lines
+        return None, lines
     expected = {"digest": digest(run.config), "frames": run.data.train_frames}
     for name, value in expected.items():
         found = checkpoint.state.get(name)
         if found != value:
             rule = f"{name} must be that of this run, {value}"
             raise ConfigError(f"{checkpoint.folder}: {rule}, got {found}; choose another out")
-    learner.restore(checkpoint)
-    run.data.train.load_state(learner.position)
-    return [*lines, f"resumed from {checkpoint.folder}"]
+    return checkpoint, [*lines, f"resumed from {checkpoint.folder}"]
 
 
 def _introduction(run: Run, learner: Learner) -> Iterator[str]:
@@ -146,7 +153,15 @@ def _introduction(run: Run, learner: Learner) -> Iterator[str]:
     frames = f"{data.train_frames} frames to train on, {data.val_frames} held out"
     yield f"data {config.data.path}: {frames}"
     rate = f"lr {run.peak_lr:.3g} = blr {config.optim.blr:g} * {config.data.batch_size} / 256"
+    yield from data.notes
     yield f"{run.steps} steps of {config.data.batch_size} frames{parts}, {rate}"
+
+
+def _data_wait(journal: Journal) -> str:
+    """Tell how long the device waited for data, and the remedy if it was long."""
+    share = journal.data_wait
+    hint = "; more data.workers may help" if share > LONG_WAIT else ""
+    return f", {share:.1%} of it waiting for data{hint}"
 
 
 def _report(run: Run, learner: Learner, journal: Journal, stop: StopRequest) -> Report | None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -173,6 +174,19 @@ def test_the_parents_signals_are_let_through_again():
     with make_loader(Numbered(), EpochSampler(4, 1), workers=1) as loader:
         next(loader.forever())
         assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_workers_start_without_python_3_12_s_warning_of_forks(monkeypatch):
+    fork = os.fork
+
+    def warning_fork():
+        message = "This process (pid=1) is multi-threaded, use of fork() may lead to deadlocks"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return fork()
+
+    monkeypatch.setattr(os, "fork", warning_fork)
+    with make_loader(Numbered(), EpochSampler(4, 1), workers=1, start_method="fork") as loader:
+        next(loader.forever())
 
 
 LEAVES_WORKERS = """

@@ -1,9 +1,17 @@
+import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from geomim_data.convert import convert
+from tests.geomim_data.recordings import FakeSource
+from trainer.capture import NonFiniteError
 from trainer.cli import main
 from trainer.config_file import load_config
 from trainer.pretraining import RunResult
@@ -77,6 +85,76 @@ def test_without_a_config_the_usage_is_shown(capsys):
         main([])
     assert caught.value.code == 2
     assert "the following arguments are required: CONFIG" in capsys.readouterr().err
+
+
+def test_too_little_memory_names_the_remedy(monkeypatch, capsys):
+    def fail(_: object) -> RunResult:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nmore")
+
+    monkeypatch.setattr("trainer.pretraining.pretrain", fail)
+    assert main(["mae-demo"]) == 1
+    assert capsys.readouterr().err == (
+        "CUDA out of memory. Remedy: raise optim.accumulate or lower data.val_batch_size\n"
+    )
+
+
+def test_too_many_steps_that_are_not_finite_are_one_line(monkeypatch, capsys):
+    def fail(_: object) -> RunResult:
+        raise NonFiniteError("11 steps had a loss that is not finite")
+
+    monkeypatch.setattr("trainer.pretraining.pretrain", fail)
+    assert main(["mae-demo"]) == 1
+    assert capsys.readouterr().err == "11 steps had a loss that is not finite\n"
+
+
+def test_a_second_interrupt_ends_at_once(monkeypatch, capsys):
+    def fail(_: object) -> RunResult:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trainer.pretraining.pretrain", fail)
+    assert main(["mae-demo"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    convert(FakeSource(count=2, frames=8), tmp_path / "store")
+    return tmp_path / "store"
+
+
+SMALL = [
+    "data.image_size=[16,24]",
+    "data.batch_size=4",
+    "data.val=scenes:1",
+    "model.encoder={patch_size: 8, dim: 16, heads: 2, depth: 1}",
+    "model.decoder={dim: 16, heads: 2, depth: 1}",
+    "speed={device: cpu, threads: 1}",
+    "log.every=1",
+]
+
+
+def test_a_check_on_the_store_tells_the_time_of_all_epochs(capsys, store: Path):
+    words = ["optim.steps=null", "optim.epochs=3", f"data.path={store}", "data.workers=0"]
+    assert main(["mask3d-demo", *SMALL, *words, "--check", "data=store"]) == 0
+    assert "length          6 steps, ETA 0:" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_to_the_whole_group_saves_and_ends_the_command(store: Path, number):
+    """Launchers signal every process of the group, loading workers included."""
+    out = store.parent / "run"
+    words = [f"data.path={store}", f"out={out}", "data.workers=2", "optim.steps=100000"]
+    command = [sys.executable, "-m", "trainer", "mask3d-demo", *SMALL, *words]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+    metrics = out / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and "lr" in metrics.read_text()):
+        time.sleep(0.1)
+    os.killpg(process.pid, number)
+    assert process.wait(timeout=60) == (130 if number == signal.SIGINT else 0)
+    status = json.loads((out / "status.json").read_text())
+    assert (status["state"], status["signal"]) == ("stopped", number.name)
+    assert (out / "checkpoints" / f"step-{status['step']}" / "manifest.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 import json
 import os
+import shutil
 import signal
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from trainer.capture import NonFiniteError
+from trainer.checkpoint import save_checkpoint
 from trainer.config_errors import ConfigError
 
 
@@ -191,6 +195,54 @@ def test_a_folder_of_another_run_is_refused_with_what_differs(noise, tmp_path: P
     words = r"belongs to a run of another configuration \(optim.blr: 0.1 there, 0.2 here\)"
     with pytest.raises(ConfigError, match=words):
         noise.pretrain(tmp_path / "run", **{"optim.steps": 1, "optim.blr": 0.2})
+
+
+def test_speed_moves_the_weights_by_rounding_alone(noise, tmp_path: Path):
+    noise.pretrain(tmp_path / "a", **{"speed.threads": 1})
+    noise.pretrain(tmp_path / "b", **{"speed.threads": 2, "speed.compile": "auto"})
+    one, other = (weights(tmp_path / name, 6) for name in "ab")
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], atol=1e-5, rtol=1e-4)
+
+
+def test_the_start_of_another_run_is_not_needed_to_go_on(noise, tmp_path: Path):
+    noise.pretrain(tmp_path / "a", **{"optim.steps": 1})
+    source = tmp_path / "a" / "checkpoints" / "step-1"
+    started = {"init_from": str(source), "optim.steps": 2}
+    noise.pretrain(tmp_path / "b", **started)
+    shutil.rmtree(source)
+    assert noise.pretrain(tmp_path / "b", **started).step == 2
+
+
+def test_weights_that_do_not_fit_are_named(noise, tmp_path: Path):
+    parts = {"model": {"cls_token": torch.zeros(3), "odd": torch.zeros(1)}}
+    folder = save_checkpoint(tmp_path / "a", state={"step": 1}, parts=parts, keep=1)
+    words = r"must fit the model: blocks.*is missing; .*; .* and \d+ more"
+    with pytest.raises(ConfigError, match=words):
+        noise.pretrain(tmp_path / "b", init_from=str(folder))
+
+
+def test_a_checkpoint_of_other_data_is_refused(noise, tmp_path: Path, monkeypatch):
+    noise.pretrain(tmp_path / "run")
+    whole = noise.data
+    monkeypatch.setattr(noise, "data", lambda config: replace(whole(config), train_frames=9))
+    with pytest.raises(ConfigError, match=r"frames must be that of this run, 9, got 10"):
+        noise.pretrain(tmp_path / "run")
+
+
+def test_the_time_spent_waiting_is_told_with_the_remedy(noise, tmp_path: Path):
+    noise.samples.before = lambda: time.sleep(0.02)
+    noise.pretrain(tmp_path / "run")
+    assert "waiting for data; more data.workers may help" in noise.printed
+
+
+def test_without_validation_nothing_is_claimed(noise, tmp_path: Path, monkeypatch):
+    whole = noise.data
+    monkeypatch.setattr(noise, "data", lambda config: replace(whole(config), val_frames=0))
+    result = noise.pretrain(tmp_path / "run", **{"optim.steps": 1})
+    assert result.report is None
+    assert "no frames were held out (data.val)" in noise.printed
+    assert metrics(tmp_path / "run", split="val") == []
 
 
 def test_speed_log_and_workers_may_differ_on_resume(noise, tmp_path: Path):

@@ -36,7 +36,9 @@ def draw(
         assisted: Whether the target's patch statistics went into ``rebuilt``; the picture says so.
     """
     headers = ("colour seen", "depth seen", "reconstruction", "measured depth", "absolute error")
-    footer = "light grey: hidden; dark grey: not measured"
+    footer = (
+        "light grey: hidden; dark grey: not measured; seen depth is pasted into what was rebuilt"
+    )
     if assisted:
         footer += "; each patch rebuilt with the mean and deviation of the measured patch"
     rows = [
@@ -62,12 +64,14 @@ def _row(
     # An error of a quarter of the range is as wrong as a picture needs to tell.
     largest = (far - near) / 4
     measured = depth_to_rgb(depth, valid, near=near, far=far)
+    # By default nothing teaches the model to repeat what it sees, so there it answers noise.
+    pasted = np.where(hidden_depth, guess, depth)
     tiles = (
         cover(image_to_rgb(frames.rgb[index].cpu().numpy()), hidden_rgb),
         cover(measured, hidden_depth),
-        depth_to_rgb(guess, np.ones_like(valid), near=near, far=far),
+        depth_to_rgb(pasted, valid | hidden_depth, near=near, far=far),
         measured,
-        error_to_rgb(np.abs(guess - depth), valid, largest=largest),
+        error_to_rgb(np.abs(pasted - depth), valid, largest=largest),
     )
     bars = (
         Bar("depth", f"{near:.1f} m", f"{far:.1f} m"),

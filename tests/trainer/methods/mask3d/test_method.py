@@ -228,3 +228,19 @@ def test_validation_without_valid_depth_says_nan(make_batch):
     found = method.evaluate(build(method), [blind])
     assert found["loss"] == 0
     assert math.isnan(found["abs_rel"])
+
+
+def test_a_picture_shows_seen_depth_as_it_was_seen(make_batch):
+    # A model that is taught hidden patches alone says anything about the others.
+    method, batch = make_method(), make_batch(1)
+    model = build(method)
+    shown = mask_fixed(batch, method.config).visible[0]
+    pictures = []
+    for bias in (0.0, 50.0):
+        torch.nn.init.constant_(model.depth_head.bias, bias)
+        pictures.append(method.picture(model, batch)[16 + 20 + 20 :])
+    tile = 24 * 11 + 6
+    rebuilt = [picture[5::11, 16 + 2 * tile + 5 :: 11][:16, :24] for picture in pictures]
+    same = (rebuilt[0] == rebuilt[1]).all(axis=2)
+    assert same[shown.numpy()].all()
+    assert not same[~shown.numpy()].all()
