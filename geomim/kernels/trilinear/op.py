@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from geomim.kernels.selection import selected_kernels
-from geomim.kernels.trilinear import reference
+from geomim.kernels.trilinear import cuda, reference
 
 _OPERATORS = torch.ops.geomim
 
@@ -262,6 +262,39 @@ def _dots_cpu(volume: Tensor, points: Tensor, grad: Tensor, border: bool) -> Ten
         threads=torch.get_num_threads(),
     )
     return out
+
+
+@torch.library.impl("geomim::trilinear", "cuda")
+def _gather_cuda(
+    volume: Tensor, points: Tensor, mix: Tensor | None, border: bool
+) -> tuple[Tensor, Tensor]:
+    values, known = _empty_values(volume, points, mix)
+    cuda.gather(*_contiguous(volume, points, mix), border, values, known)
+    return values, known
+
+
+@torch.library.impl("geomim::trilinear_scatter", "cuda")
+def _scatter_cuda(
+    grad: Tensor, points: Tensor, mix: Tensor | None, z: int, y: int, x: int, border: bool
+) -> Tensor:
+    if torch.are_deterministic_algorithms_enabled():
+        return reference.scatter(grad, points, mix, (z, y, x), border=border)
+    out = points.new_zeros((grad.shape[0], z, y, x, grad.shape[3]))
+    cuda.scatter(*_contiguous(grad, points, mix), border, out)
+    return out.to(grad.dtype)
+
+
+@torch.library.impl("geomim::trilinear_dots", "cuda")
+def _dots_cuda(volume: Tensor, points: Tensor, grad: Tensor, border: bool) -> Tensor:
+    out = points.new_empty((*grad.shape[:3], 8))
+    cuda.dots(volume.contiguous(), points.contiguous(), grad.contiguous(), border, out)
+    return out
+
+
+def _contiguous(
+    rows: Tensor, points: Tensor, mix: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    return rows.contiguous(), points.contiguous(), None if mix is None else mix.contiguous()
 
 
 def _array(tensor: Tensor, points: Tensor) -> Any:

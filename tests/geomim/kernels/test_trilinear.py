@@ -3,7 +3,9 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
+from geomim.kernels import nvrtc
 from geomim.kernels.selection import use_kernels
+from geomim.kernels.trilinear import cuda
 from geomim.kernels.trilinear.op import gradient_mix, trilinear
 
 SHAPE = (3, 4, 5)
@@ -254,3 +256,44 @@ def test_what_does_not_fit_is_refused():
         trilinear(volume, points.float())
     with pytest.raises(ValueError, match="mix must be 1 or 1 by 4 or 1 by combination by 8"):
         trilinear(volume, points, torch.ones(1, 3, 1, 8, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("kernel", ["gather", "scatter", "dots"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_every_instance_that_may_be_launched_is_listed(kernel, dtype):
+    listed = nvrtc.entry_points(nvrtc.load_source("trilinear"))
+    rows = torch.zeros(9, dtype=dtype)
+    widths = {cuda.vector_width((rows[:8],)), cuda.vector_width((rows[1:],)), 1}
+    assert len(widths) == 2
+    assert all(cuda.instance(kernel, dtype, width) in listed for width in widths)
+
+
+@pytest.mark.parametrize(
+    ("channels", "width", "lanes"), [(0, 1, 1), (1, 1, 1), (32, 4, 8), (20, 4, 8), (512, 4, 32)]
+)
+def test_the_lanes_of_a_point_are_a_power_of_two_within_a_warp(channels, width, lanes):
+    assert cuda.lanes(channels, width) == lanes
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("channels", [1, 3, 32, 200])
+@pytest.mark.parametrize("border", [False, True])
+def test_the_cuda_kernels_equal_the_cpus(dtype, channels, border):
+    results = {}
+    compute = torch.float64 if dtype == torch.float64 else torch.float32
+    for device in ("cpu", "cuda"):
+        volume = _volume(2, channels=channels, dtype=dtype).to(device).requires_grad_()
+        points = _points(2, 300, dtype=compute).to(device).requires_grad_()
+        mix = torch.linspace(-1, 1, 2 * 300 * 2 * 8, dtype=compute).sin()
+        mix = mix.reshape(2, 300, 2, 8).to(device).requires_grad_()
+        values, known = trilinear(volume, points, mix, border=border)
+        inputs = (volume, points, mix)
+        slopes = torch.autograd.grad(values.double().sin().sum(), inputs, create_graph=True)
+        second = torch.autograd.grad(slopes[1].double().square().sum(), inputs)
+        results[device] = [t.cpu() for t in (values, known, *slopes, *second)]
+    loose = {torch.float16: 1e-2, torch.bfloat16: 1e-1, torch.float32: 1e-3, torch.float64: 1e-9}
+    for here, there in zip(results["cpu"], results["cuda"], strict=True):
+        scale = max(1.0, here.abs().max().item())
+        torch.testing.assert_close(there, here, atol=loose[dtype] * scale, rtol=0)
