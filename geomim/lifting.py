@@ -1,0 +1,213 @@
+"""Lift the feature maps of any number of cameras to one volume, by pulling or by pushing.
+
+Features come with a distribution over depth, one probability a bin and pixel. Bins lie between
+edges along the optical axis, in metres. Both ways put a cell where :class:`VoxelGrid` says it is,
+so what they yield can be sampled with :func:`geomim.grids.sample_volume`.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from geomim.cameras import Camera
+from geomim.grids import VoxelGrid
+from geomim.kernels.trilinear.op import compute_dtype, trilinear
+from geomim.transforms import RigidTransform
+
+
+class LiftedVolume(NamedTuple):
+    """A volume of features. Where ``seen`` is False it is 0, with zero gradient."""
+
+    volume: Float[Tensor, "*batch c z y x"]
+    seen: Bool[Tensor, "*batch z y x"]
+
+
+class _Views(NamedTuple):
+    """Batches of views, flattened: what both ways of lifting start from."""
+
+    features: Tensor
+    """Batch by view by channel by h by w."""
+    distribution: Tensor
+    """Batch by view by bin by h by w."""
+    camera: Camera
+    """Of the feature maps rather than of the images they were made from."""
+    batch: torch.Size
+
+
+def lift_by_pulling(
+    features: Float[Tensor, "*batch view c h w"],
+    depth_distribution: Float[Tensor, "*batch view bin h w"],
+    depth_edges: Float[Tensor, " edge"],
+    *,
+    camera: Camera,
+    ego_from_cam: RigidTransform,
+    grid: VoxelGrid,
+    reduce: Literal["sum", "mean"] = "sum",
+) -> LiftedVolume:
+    """Fetch for every cell, from every camera that sees its centre, features times depth.
+
+    Features are read bilinearly where the centre appears, the distribution trilinearly at its
+    depth, and the products are summed, or averaged, over the cameras that see it: those that
+    project it onto their image, at a depth within the edges (Li et al. 2022, UVTR). Differentiable
+    with respect to features, distribution, edges, calibration and poses.
+
+    Args:
+        features: Maps of any resolution that cover the whole images.
+        depth_distribution: As large as the features.
+        depth_edges: One more than there are bins, rising.
+        camera: Of the images, with the batch ``(*batch, view)``.
+        ego_from_cam: Poses, with the same batch.
+        grid: In the ego frame.
+        reduce: What becomes of a cell that several cameras see.
+
+    Raises:
+        ValueError: If sizes or batches do not belong together.
+    """
+    views = _gather_views(features, depth_distribution, depth_edges, camera, ego_from_cam)
+    points, seen = _appearances(views, depth_edges, ego_from_cam, grid)
+    total: Tensor | None = None
+    for view in range(points.shape[1]):
+        maps = views.features[:, view, None].movedim(2, -1)
+        bins = views.distribution[:, view, ..., None]
+        u, v, _ = points[:, view].unbind(dim=-1)
+        # Maps are volumes of one layer, whose centre is at 0.5.
+        values, _ = trilinear(maps, torch.stack([u, v, torch.full_like(u, 0.5)], -1), border=True)
+        probability, _ = trilinear(bins, points[:, view], border=True)
+        pulled = (values * probability)[:, :, 0]
+        total = pulled if total is None else total + pulled
+    count = seen.sum(dim=1)
+    if total is None:
+        total = views.features.new_zeros(*count.shape, views.features.shape[2])
+    if reduce == "mean":
+        total = total / count.clamp(min=1)[..., None].to(total.dtype)
+    return _over_grid(total, count > 0, views.batch, grid)
+
+
+def lift_by_pushing(
+    features: Float[Tensor, "*batch view c h w"],
+    depth_distribution: Float[Tensor, "*batch view bin h w"],
+    depth_edges: Float[Tensor, " edge"],
+    *,
+    camera: Camera,
+    ego_from_cam: RigidTransform,
+    grid: VoxelGrid,
+) -> LiftedVolume:
+    """Send every pixel's features along its ray and sum, cell by cell, features times depth.
+
+    Each depth bin of each pixel of the feature maps is one point, at the bin's middle, and falls
+    into one cell (Philion and Fidler 2020, LSS). The sums are taken in one order: the result is the
+    same every time. Differentiable with respect to features and distribution; poses and calibration
+    only decide which cell is hit and get no gradient.
+
+    Arguments and errors are those of :func:`lift_by_pulling`. A cell is ``seen`` if any point falls
+    into it.
+    """
+    views = _gather_views(features, depth_distribution, depth_edges, camera, ego_from_cam)
+    cell = _frustum_cells(views, depth_edges, ego_from_cam, grid)
+    items, voxels = cell.shape[0], math.prod(grid.shape)
+    first = torch.arange(items, device=cell.device) * voxels
+    # Points outside the grid go to one bag behind the last, which is dropped: no wait for a count.
+    bag = torch.where(cell >= 0, cell + first[:, None], items * voxels).flatten()
+    bag, order = torch.sort(bag, stable=True)
+    offsets = torch.searchsorted(bag, torch.arange(items * voxels + 1, device=bag.device))
+    # Points run over item, view, bin, pixel, the rows of features over item, view, pixel.
+    bins, pixels = views.distribution.shape[2], math.prod(views.distribution.shape[3:])
+    row = order // (bins * pixels) * pixels + order % pixels
+    summed = torch.nn.functional.embedding_bag(
+        row,
+        views.features.movedim(2, -1).reshape(-1, views.features.shape[2]),
+        offsets,
+        mode="sum",
+        per_sample_weights=views.distribution.reshape(-1)[order],
+    )
+    count = torch.diff(offsets)
+    return _over_grid(
+        summed[:-1].reshape(items, voxels, -1),
+        (count > 0).reshape(items, voxels),
+        views.batch,
+        grid,
+    )
+
+
+def _gather_views(
+    features: Tensor, distribution: Tensor, edges: Tensor, camera: Camera, pose: RigidTransform
+) -> _Views:
+    """Check that everything is of the same views, and bring the camera to the features' size."""
+    batch = features.shape[:-3]
+    if (*batch, *features.shape[-2:]) != (*distribution.shape[:-3], *distribution.shape[-2:]):
+        raise ValueError(
+            "depth_distribution must be of the same views and as large as features, "
+            f"got {tuple(distribution.shape)} and {tuple(features.shape)}"
+        )
+    if len(edges) != distribution.shape[-3] + 1:
+        raise ValueError(
+            f"depth_edges must be one more than the {distribution.shape[-3]} bins, got {len(edges)}"
+        )
+    if camera.shape != batch or pose.shape != batch:
+        raise ValueError(
+            f"camera and ego_from_cam must have the batch {tuple(batch)} of the views, "
+            f"got {tuple(camera.shape)} and {tuple(pose.shape)}"
+        )
+    flat = (math.prod(batch[:-1]), batch[-1])
+    dtype = torch.promote_types(features.dtype, distribution.dtype)
+    return _Views(
+        features.reshape(*flat, *features.shape[-3:]).to(dtype),
+        distribution.reshape(*flat, *distribution.shape[-3:]).to(dtype),
+        camera.resize(features.shape[-2], features.shape[-1]),
+        batch[:-1],
+    )
+
+
+def _appearances(
+    views: _Views, edges: Tensor, ego_from_cam: RigidTransform, grid: VoxelGrid
+) -> tuple[Tensor, Tensor]:
+    """Return where every cell's centre appears: (u, v, bin), NaN where it does not, and whether."""
+    centres = grid.centres(dtype=ego_from_cam.dtype, device=ego_from_cam.device).reshape(-1, 3)
+    cam_from_ego = ego_from_cam.inverse()
+    points_cam = cam_from_ego.apply(centres.expand(*cam_from_ego.shape, -1, 3))
+    pixels, depth, valid = views.camera.project(points_cam)
+    within = (depth >= edges[0]) & (depth < edges[-1])
+    seen = valid & within & views.camera.contains(pixels)
+    places = torch.cat([pixels, _bin_coordinate(depth, edges)[..., None]], dim=-1)
+    # The operator gives a point that is nowhere neither a value nor a gradient.
+    places = torch.where(seen[..., None], places, torch.nan)
+    shape = (*views.features.shape[:2], len(centres))
+    places = places.to(compute_dtype(views.features))
+    return places.reshape(*shape, 3), seen.reshape(shape)
+
+
+def _bin_coordinate(depth: Tensor, edges: Tensor) -> Tensor:
+    """Return depth counted in bins: 0 at the first edge, the middle of the first bin is 0.5."""
+    edges = edges.to(depth.dtype)
+    bins = len(edges) - 1
+    index = (torch.searchsorted(edges.detach(), depth.detach(), right=True) - 1).clamp(0, bins - 1)
+    return index + (depth - edges[index]) / (edges[index + 1] - edges[index])
+
+
+def _frustum_cells(
+    views: _Views, edges: Tensor, ego_from_cam: RigidTransform, grid: VoxelGrid
+) -> Tensor:
+    """Return the cell of every point, or -1: items by points over view, bin, row and column."""
+    shape = ego_from_cam.shape
+    depth = ((edges[1:] + edges[:-1]) / 2).to(ego_from_cam.dtype)[:, None, None]
+    pixels = views.camera.pixel_grid().to(ego_from_cam.dtype)
+    frustum = (*shape, len(depth), *pixels.shape[:2])
+    with torch.no_grad():
+        points_cam, valid = views.camera.unproject(
+            pixels.expand(*frustum, 2), depth.expand(frustum)
+        )
+        points = ego_from_cam.apply(points_cam)
+        inside = valid & grid.contains(points)
+        x, y, z = torch.where(inside[..., None], grid.to_index(points), 0.0).long().unbind(dim=-1)
+        cell = (z * grid.shape[1] + y) * grid.shape[0] + x
+    return torch.where(inside, cell, -1).reshape(views.features.shape[0], -1)
+
+
+def _over_grid(values: Tensor, seen: Tensor, batch: torch.Size, grid: VoxelGrid) -> LiftedVolume:
+    """Give values over cells, channels last, the shape of volumes."""
+    cells = grid.shape[::-1]
+    volume = values.reshape(*batch, *cells, values.shape[-1]).movedim(-1, -4)
+    return LiftedVolume(volume, seen.reshape(*batch, *cells))
