@@ -2,7 +2,8 @@
 
 # ruff: noqa: PYI019 - the run-time shape check cannot read typing.Self
 
-from abc import ABC
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal, TypeVar
 
@@ -11,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from geomim.batching import over_points
+from geomim.cameras.protocol import Projection, RayDirections, Unprojection
 
 _C = TypeVar("_C", bound="PlaneCamera")
 
@@ -62,6 +64,20 @@ class PlaneCamera(ABC):
         upper = torch.cat([torch.diag_embed(self.focal), self.principal_point[..., None]], dim=-1)
         last = upper.new_tensor([0.0, 0.0, 1.0]).expand(*self.shape, 1, 3)
         return torch.cat([upper, last], dim=-2)
+
+    @abstractmethod
+    def project(self, points_cam: Float[Tensor, "*point 3"]) -> Projection:
+        """Return the pixels and depths of points."""
+
+    @abstractmethod
+    def unproject(
+        self, pixels: Float[Tensor, "*#point 2"], depth: Float[Tensor, "*#point"]
+    ) -> Unprojection:
+        """Return the points that appear at pixels, at depths along the optical axis."""
+
+    @abstractmethod
+    def ray_directions(self, pixels: Float[Tensor, "*point 2"]) -> RayDirections:
+        """Return the unit directions in which pixels look."""
 
     def contains(self, pixels: Float[Tensor, "*point 2"]) -> Bool[Tensor, "*point"]:
         """Tell which pixels lie on the image, its outer edge included."""
@@ -125,13 +141,18 @@ class PlaneCamera(ABC):
         self: _C, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> _C:
         """Return the same camera on a device, in a dtype."""
-        parts = {name: part.to(device=device, dtype=dtype) for name, part in _parts(self).items()}
+        parts = {name: part.to(device=device, dtype=dtype) for name, part in self.parts().items()}
         return replace(self, **parts)
 
     def reshape(self: _C, *shape: int) -> _C:
         """Return the same cameras in another batch shape."""
-        parts = {name: part.reshape(*shape, part.shape[-1]) for name, part in _parts(self).items()}
+        parts = {name: part.reshape(*shape, part.shape[-1]) for name, part in self.parts().items()}
         return replace(self, **parts)
+
+    def parts(self) -> dict[str, Tensor]:
+        """Return the tensors that make up the camera, by the names of their fields."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
     def _over(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return focal and principal point, with point axes behind their batch."""
@@ -157,24 +178,27 @@ def read_matrix(
     return matrix[..., [0, 1], [0, 1]], matrix[..., :2, 2] + shift
 
 
-def stack_cameras(cameras: list[_C]) -> _C:
+def stack_cameras(cameras: Sequence[_C]) -> _C:
     """Return single cameras of one model and size as one batch ``(camera,)``."""
-    parts = {
-        name: torch.stack([_parts(camera)[name] for camera in cameras])
-        for name in _parts(cameras[0])
-    }
+    names = cameras[0].parts()
+    parts = {name: torch.stack([camera.parts()[name] for camera in cameras]) for name in names}
     return replace(cameras[0], **parts)
+
+
+def take_cameras(camera: _C, members: Sequence[int]) -> _C:
+    """Return some of a batch ``(camera,)``, by their places in it."""
+    if list(members) == list(range(*camera.shape)):
+        return camera
+    parts = {
+        name: torch.stack([part[member] for member in members])
+        for name, part in camera.parts().items()
+    }
+    return replace(camera, **parts)
 
 
 def all_finite(vectors: Tensor) -> Tensor:
     """Tell which vectors have only finite numbers."""
     return vectors.isfinite().all(dim=-1)
-
-
-def _parts(camera: PlaneCamera) -> dict[str, Tensor]:
-    """Return the tensors that make up a camera, by the names of their fields."""
-    values = {field.name: getattr(camera, field.name) for field in fields(camera)}
-    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
 def _shifted(camera: _C, right: int, down: int, size: tuple[int, int]) -> _C:
