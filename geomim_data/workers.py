@@ -46,6 +46,30 @@ class Lost:
     reason: str
 
 
+def run_tasks_or_here(
+    task: "Task[Result]",
+    names: Sequence[str],
+    *,
+    workers: int,
+    hear: "Callable[[Step | Done[Result] | Lost], None]",
+) -> None:
+    """Run ``task`` for each name as ``run_tasks`` does, telling ``hear`` the events.
+
+    One worker, or one name, needs no process: the task runs in this one. What it raises is then
+    raised, and nothing is lost.
+    """
+    if min(workers, len(names)) > 1:
+        for event in run_tasks(task, names, workers=workers):
+            hear(event)
+        return
+    for name in names:
+        hear(Done(name, task(name, functools.partial(_hear_step, hear, name))))
+
+
+def _hear_step(hear: Callable[[Step], None], name: str, done: int, total: int) -> None:
+    hear(Step(name, done, total))
+
+
 def run_tasks(
     task: "Task[Result]", names: Sequence[str], *, workers: int
 ) -> "Iterator[Step | Done[Result] | Lost]":
@@ -130,12 +154,8 @@ def _serve(task: "Task[object]", pipe: Connection) -> None:
     with suppress(EOFError):
         while True:
             name: str = pipe.recv()
-            result = task(name, functools.partial(_send_step, pipe, name))
+            result = task(name, functools.partial(_hear_step, pipe.send, name))
             pipe.send(Done(name, result))
-
-
-def _send_step(pipe: Connection, name: str, done: int, total: int) -> None:
-    pipe.send(Step(name, done, total))
 
 
 def _die_with_parent() -> None:

@@ -15,6 +15,7 @@ from geomim_data.convert import convert
 from geomim_data.errors import DataError
 from geomim_data.files import locked
 from geomim_data.store import open_store
+from geomim_data.verify import verify
 from tests.geomim_data.recordings import FakeSource, Heard, rgb_file
 
 SCENES = ["scene0000_00", "scene0001_00"]
@@ -227,6 +228,7 @@ def kill_and_resume(out, moments, *, workers):
         process.kill()
         process.wait()
     assert start(out, workers=workers, seconds=0).wait() == 0
+    assert verify(out, "decode") == []
     assert everything(open_store(out)) == expected(4)
     shutil.rmtree(out)
 
