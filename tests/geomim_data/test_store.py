@@ -288,6 +288,18 @@ def test_a_scene_that_is_not_the_manifests_is_refused(store_path):
         open_store(store_path).scene(SCENE)
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_examples_of_the_documentation_run(finished, tmp_path, monkeypatch, number):
+    page = (Path(__file__).parents[2] / "docs/stores.md").read_text()
+    example = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)[number]
+    (tmp_path / "shards").symlink_to(finished)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, np.ndarray] = {}
+    exec(example, names)  # noqa: S102 - our own page
+    assert np.allclose(names["depth_m"], depth_plane(2) / 1000)
+    assert np.shape(names["image"]) == (24, 32, 3)
+
+
 def test_unknown_names_are_key_errors(finished):
     with pytest.raises(KeyError, match="nowhere"):
         open_store(finished).scene("nowhere")
