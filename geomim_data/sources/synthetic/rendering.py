@@ -16,6 +16,8 @@ from geomim_data.sources.synthetic.shading import SurfacePoints, develop, shade
 
 _SHADOW_GAP_M = 1e-3
 _CHUNK = 1 << 17
+# Levels of 255 by which pixels may differ before an edge between them shows as steps.
+_FLAT = 12
 # Places of the rays in a pixel at an edge: no two share a row or a column.
 _SUBPIXELS = np.array([(-0.33, -0.08), (0.08, 0.33), (0.25, -0.25)])
 
@@ -113,7 +115,7 @@ def _looked_up(values: UInt16[np.ndarray, " primitive"], hits: Hits) -> UInt16[n
 def _photograph(scene: Scene, rays: _Rays, hits: Hits) -> UInt8[np.ndarray, "pixel 3"]:
     rgb = _colours(scene, rays, hits)
     view = rays.view
-    edge = _edges(hits, view.camera.size).ravel()
+    edge = _edges(hits, rgb, view.camera.size).ravel()
     between = _View(view.camera, (view.pixels[edge, None] + _SUBPIXELS).reshape(-1, 2))
     finer = _Rays(between, rays.world_from_cam)
     found = cast_from(finer.origin, finer.directions, scene.primitives)
@@ -138,17 +140,20 @@ def _colours(scene: Scene, rays: _Rays, hits: Hits) -> Float32[np.ndarray, "ray 
     return rgb
 
 
-def _edges(hits: Hits, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
-    """Tell which pixels have a neighbour, right, left, up or down, on another face of a solid."""
+def _edges(
+    hits: Hits, rgb: Float32[np.ndarray, "pixel 3"], size: tuple[int, int]
+) -> Bool[np.ndarray, "h w"]:
+    """Tell which pixels lie next to another face of a solid that looks different."""
     solid = hits.primitive.reshape(size)
-    normal = hits.normal_world.reshape(*size, 3)
+    normal, colour = (values.reshape(*size, 3) for values in (hits.normal_world, rgb))
     edge = np.zeros(size, dtype=np.bool_)
     for first, second in (
         ((slice(None), slice(1, None)), (slice(None), slice(None, -1))),
         ((slice(1, None), slice(None)), (slice(None, -1), slice(None))),
     ):
         bent = np.einsum("hwi,hwi->hw", normal[first], normal[second]) < 0.8
-        differs = (solid[first] != solid[second]) | bent
+        steep = np.abs(colour[first] - colour[second]).max(axis=-1) > _FLAT
+        differs = ((solid[first] != solid[second]) | bent) & steep
         edge[first] |= differs
         edge[second] |= differs
     return edge

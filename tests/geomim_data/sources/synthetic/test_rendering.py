@@ -90,3 +90,19 @@ def test_a_batch_of_cameras_is_refused(furnished, camera, world_from_cam):
     batch = PinholeCamera(camera.focal[None], camera.principal_point[None], camera.size)
     with pytest.raises(ValueError, match=r"camera must be a single one, got a batch of \(1,\)"):
         render(furnished, batch, world_from_cam)
+
+
+def test_edges_are_smoothed_and_flat_parts_left_alone(
+    furnished, camera, world_from_cam, view, monkeypatch
+):
+    monkeypatch.setattr(rendering, "_FLAT", 255)
+    raw = render(furnished, camera, world_from_cam).rgb
+    changed = (raw != view.rgb).any(axis=-1)
+    beside = np.zeros_like(changed)
+    for axis in (0, 1):
+        differs = np.diff(view.instance.astype(int), axis=axis) != 0
+        beside |= np.insert(differs, 0, False, axis) | np.insert(
+            differs, differs.shape[axis], False, axis
+        )
+    assert 0.01 < changed.mean() < 0.4
+    assert changed[beside].mean() > 4 * changed[~beside].mean()
