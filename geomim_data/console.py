@@ -83,7 +83,7 @@ class Bar:
         self._running.pop(scene, None)
         self._finished += 1
         if error is not None:
-            self._bar.console.print(Text(error), soft_wrap=True)
+            self._bar.console.print(Text(f"error: {error}"), soft_wrap=True)
         self._show()
 
     def _show(self) -> None:
@@ -116,10 +116,13 @@ class PlainLines:
     def finish(self, scene: str, error: str | None) -> None:
         """Print how the scene ended, and how long the others may take."""
         self._finished += 1
+        if error is not None:
+            self._console.print(Text(f"error: {error}"), soft_wrap=True)
+            return
         left = self._scenes - self._finished
         seconds = (time.monotonic() - self._began) / self._finished * left
-        ended = f"{self._frames.get(scene, 0)} frames" if error is None else error
-        line = f"{self._verb} {self._finished}/{self._scenes} {scene}: {ended}"
+        frames = f": {self._frames[scene]} frames" if scene in self._frames else ""
+        line = f"{self._verb} {self._finished}/{self._scenes} {scene}{frames}"
         self._console.print(Text(f"{line}, {seconds:.0f} s left" if left else line), soft_wrap=True)
 
 

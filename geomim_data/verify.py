@@ -45,10 +45,10 @@ def verify(
                 heard.advance(name, done, total)
             case Done(name=name, result=result):
                 found[name] = result
-                heard.finish(name, f"{len(result)} findings" if result else None)
+                heard.finish(name, f"{name}: {len(result)} findings" if result else None)
             case Lost(name=name, reason=reason):
                 found[name] = [Finding("STR005", "error", name, reason)]
-                heard.finish(name, reason)
+                heard.finish(name, f"{name}: {reason}")
 
     run_tasks_or_here(SceneCheck(root, level, manifest.scenes), names, workers=workers, hear=hear)
     return findings.found + [finding for name in names for finding in found[name]]

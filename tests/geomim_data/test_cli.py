@@ -64,8 +64,7 @@ def test_a_failed_scene_is_one_line_and_ends_with_one(tmp_path, fake, capsys):
     arguments = ("convert", "scannet", "--root", tmp_path, "--out", tmp_path / "s", "--workers", 1)
     assert run(*arguments) == 1
     error = capsys.readouterr().err
-    assert "scene0001_00: fake/scene0001_00[frame 2]: the JPEG has no end marker" in error
-    assert "error: " in error.splitlines()[-1]
+    assert "\nerror: fake/scene0001_00[frame 2]: the JPEG has no end marker" in error
     assert error.splitlines()[-1].endswith("s: 1 scene failed; the same command tries again")
     fake(FakeSource())
     assert run(*arguments) == 0

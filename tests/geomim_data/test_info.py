@@ -80,7 +80,7 @@ def test_plain_lines_count_scenes_and_say_what_failed(capsys):
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("convert 1/2 a: 10 frames, ")
     assert first.endswith(" s left")
-    assert second == "convert 2/2 b: b[frame 1]: is broken"
+    assert second == "error: b[frame 1]: is broken"
 
 
 def test_a_bar_moves_by_parts_of_scenes(capsys):
@@ -95,4 +95,4 @@ def test_a_bar_moves_by_parts_of_scenes(capsys):
         bar.finish("b", "b[frame 1]: is broken")
         assert shown.tasks[0].completed == 2
         assert shown.tasks[0].fields["counts"] == "2/2 scenes, 6 frames"
-    assert "b[frame 1]: is broken" in capsys.readouterr().out
+    assert "error: b[frame 1]: is broken" in capsys.readouterr().out

@@ -1,4 +1,5 @@
 import json
+import mmap
 import multiprocessing
 import os
 import pickle
@@ -66,6 +67,16 @@ def test_a_store_gives_back_what_the_source_held(finished):
     assert camera.rgb_timestamp_us.tolist() == [100_000, 101_000, 102_000]
     assert camera.depth_timestamp_us.tolist() == [100_001, 101_001, 102_001]
     assert (camera.depth_unit_m, camera.depth_kind) == (0.001, "depth")
+
+
+def test_large_tables_are_mapped_instead_of_copied(finished, monkeypatch):
+    expected = camera_of(finished).world_from_cam
+    monkeypatch.setattr("geomim_data.arrays._MAP_BYTES", 16)
+    camera = camera_of(finished)
+    assert not camera.world_from_cam.flags.writeable
+    assert isinstance(memoryview(camera.world_from_cam.base.base).obj, mmap.mmap)
+    assert np.array_equal(camera.world_from_cam, expected)
+    read_all(camera)
 
 
 def test_planes_may_be_written_to(finished):
