@@ -3,9 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
-# Two test processes share the machine: one thread each, or they only wait for each other.
 JOBS ?= 2
-export OMP_NUM_THREADS ?= 1
 
 .PHONY: help install demo test test-all check bench clean
 
@@ -27,6 +25,8 @@ $(VENV)/.installed: pyproject.toml
 demo: install
 	$(BIN)/python -m trainer.demo --out demo
 
+# Test processes share the machine: one thread each, or they only wait for each other.
+test test-all: export OMP_NUM_THREADS ?= 1
 test: install
 	$(PYTEST) tests --ignore tests/bare -m "not slow and not gpu" -n $(JOBS)
 	GEOMIM_SHAPE_CHECKS=0 $(PYTEST) tests/bare -m "not slow and not gpu"

@@ -129,11 +129,6 @@ class ArrayLayout:
     inner: tuple[int, ...]
     attributes: dict[str, Any]
 
-    @property
-    def chunks_per_shard(self) -> int:
-        """How many chunks the index of a shard counts."""
-        return math.prod(o // i for o, i in zip(self.outer, self.inner, strict=True))
-
 
 _KINDS: dict[tuple[bool, tuple[str, ...]], Kind] = {
     (False, ("bytes", "crc32c")): "small",

@@ -139,6 +139,18 @@ class CameraReader:
         self._expect(self.has_instance, "instances")
         return self._plane("instance", frame)
 
+    def check_layout(self) -> None:
+        """Verify that every array is there as the attributes say, its small parts whole."""
+        _ = self.rgb_intrinsics, self.world_from_cam, self.pose_valid, self.rgb_timestamp_us
+        if self.has_depth:
+            _ = self.depth_intrinsics, self.depth_timestamp_us
+        if self.has_label:
+            _ = self.label_valid
+        try:
+            _ = self._rgb, self._planes
+        except DataError as error:
+            raise self._broken(error) from error
+
     def check_planes(self, frame: int) -> None:
         """Verify the checksums of a frame's planes without unpacking them."""
         self._check(frame)

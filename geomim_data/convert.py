@@ -1,6 +1,5 @@
 """Convert recordings to a store: whole, or resumable where it was stopped."""
 
-import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from geomim_data.schema import (
     StoreAttributes,
     check_name,
 )
-from geomim_data.workers import Done, Lost, Step, run_tasks
+from geomim_data.workers import Done, Lost, Step, run_tasks_or_here
 from geomim_data.writer import SceneWriter
 
 _REPORT_SECONDS = 0.1
@@ -83,7 +82,8 @@ def convert(
         heard.start(len(missing))
         tally = _Tally(source.dataset, heard)
         try:
-            _run(_SceneTask(source, root, depth_codec), missing, tally, workers=workers)
+            task = _SceneTask(source, root, depth_codec)
+            run_tasks_or_here(task, missing, workers=workers, hear=tally.hear)
         finally:
             remove_parts(root)
         done = kept | tally.done
@@ -190,18 +190,3 @@ class _Tally:
     def _fail(self, name: str, message: str) -> None:
         self.failed[name] = message
         self._progress.finish(name, message)
-
-
-def _run(task: _SceneTask, names: list[str], tally: _Tally, *, workers: int) -> None:
-    workers = min(workers, len(names))
-    if workers > 1:
-        for event in run_tasks(task, names, workers=workers):
-            tally.hear(event)
-        return
-    for name in names:
-        step = functools.partial(_hear_step, tally, name)
-        tally.hear(Done(name, task(name, step)))
-
-
-def _hear_step(tally: _Tally, name: str, done: int, total: int) -> None:
-    tally.hear(Step(name, done, total))

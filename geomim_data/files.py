@@ -6,6 +6,7 @@ import os
 import stat
 import time
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,24 +16,30 @@ LOCK_NAME = ".lock"
 WORKING_NAME = ".working"
 _BLOCK_BYTES = 2**20
 _ORPHAN_SECONDS = 10.0
+_SYNC_THREADS = 16
 
 
-def sync_folder(path: Path) -> None:
-    """Bring a folder's entries to the disk."""
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """Bring a file, or a folder's entries, to the disk."""
+    file = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(file)
     finally:
-        os.close(folder)
+        os.close(file)
+
+
+def sync_tree(folder: Path) -> None:
+    """Bring a folder and everything below it to the disk."""
+    # Side by side, since a file system commits what many wait for in one go.
+    with ThreadPoolExecutor(_SYNC_THREADS) as pool:
+        list(pool.map(sync, [folder, *folder.rglob("*")]))
 
 
 def write_file(path: Path, content: bytes) -> str:
-    """Write a new file, bring it to the disk and return its SHA-256."""
+    """Write a new file, not yet brought to the disk, and return its SHA-256."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
     return hashlib.sha256(content).hexdigest()
 
 
@@ -41,8 +48,9 @@ def replace_file(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.part")
     temporary.unlink(missing_ok=True)
     write_file(temporary, content)
+    sync(temporary)
     temporary.replace(path)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def open_inside(path: Path, root: Path) -> int:

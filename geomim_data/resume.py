@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from geomim_data.errors import DataError
-from geomim_data.files import LOCK_NAME, WORKING_NAME, replace_file, sync_folder
+from geomim_data.files import LOCK_NAME, WORKING_NAME, replace_file, sync
 from geomim_data.metadata import group_json, plain_group_json
 from geomim_data.recording import Source
 from geomim_data.schema import MANIFEST_JSON, ZARR_JSON, SceneEntry, StoreAttributes
@@ -70,9 +70,9 @@ def _set_aside(root: Path, scenes: Path) -> None:
     shutil.rmtree(root / _OLD_SCENES, ignore_errors=True)
     if scenes.exists():
         scenes.rename(root / _OLD_SCENES)
-        sync_folder(root)
+        sync(root)
     (root / MANIFEST_JSON).unlink(missing_ok=True)
-    sync_folder(root)
+    sync(root)
 
 
 def _expect_same(root: Path, there: StoreAttributes, here: StoreAttributes) -> None:

@@ -54,11 +54,9 @@ class ShardWriter:
         self.size += len(data)
 
     def finish(self, index: UInt64[np.ndarray, "chunk 2"]) -> str:
-        """Write the index, bring the file to the disk, close it and return its SHA-256."""
+        """Write the index, close the file and return its SHA-256."""
         pairs = index.astype("<u8").tobytes()
         self.append(pairs + google_crc32c.value(pairs).to_bytes(_CRC_BYTES, "little"))
-        self._file.flush()
-        os.fsync(self._file.fileno())
         self._file.close()
         return self._hash.hexdigest()
 

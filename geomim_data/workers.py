@@ -5,14 +5,16 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Generic, TypeVar, final
 
 Result = TypeVar("Result")
+
+_LEAVING_SECONDS = 10.0
 
 # Runs a task in a worker, given a function that reports the task's progress.
 Task = Callable[[str, Callable[[int, int], None]], Result]
@@ -46,6 +48,30 @@ class Lost:
     reason: str
 
 
+def run_tasks_or_here(
+    task: "Task[Result]",
+    names: Sequence[str],
+    *,
+    workers: int,
+    hear: "Callable[[Step | Done[Result] | Lost], None]",
+) -> None:
+    """Run ``task`` for each name as ``run_tasks`` does, telling ``hear`` the events.
+
+    One worker, or one name, needs no process: the task runs in this one. What it raises is then
+    raised, and nothing is lost.
+    """
+    if min(workers, len(names)) > 1:
+        for event in run_tasks(task, names, workers=workers):
+            hear(event)
+        return
+    for name in names:
+        hear(Done(name, task(name, functools.partial(_hear_step, hear, name))))
+
+
+def _hear_step(hear: Callable[[Step], None], name: str, done: int, total: int) -> None:
+    hear(Step(name, done, total))
+
+
 def run_tasks(
     task: "Task[Result]", names: Sequence[str], *, workers: int
 ) -> "Iterator[Step | Done[Result] | Lost]":
@@ -61,6 +87,7 @@ def run_tasks(
     """
     waiting = list(reversed(names))
     running: dict[Connection, _Worker[Result]] = {}
+    leaving: list[_Worker[Result]] = []
     try:
         while waiting or running:
             while waiting and len(running) < workers:
@@ -76,10 +103,12 @@ def run_tasks(
                 if isinstance(event, Done) and waiting:
                     worker.start_task(waiting.pop())
                 else:
-                    del running[worker.pipe]
-                    worker.stop()
+                    leaving.append(running.pop(worker.pipe))
+                    worker.pipe.close()
+        for worker in leaving:
+            worker.wait()
     finally:
-        for worker in running.values():
+        for worker in [*running.values(), *leaving]:
             worker.stop()
 
 
@@ -94,7 +123,8 @@ class _Worker(Generic[Result]):
         self._process: SpawnProcess = context.Process(
             target=_serve, args=(task, theirs), daemon=True
         )
-        self._process.start()
+        with _interrupts_ignored():
+            self._process.start()
         theirs.close()
 
     def start_task(self, name: str) -> None:
@@ -105,15 +135,35 @@ class _Worker(Generic[Result]):
     def receive(self) -> "Step | Done[Result] | Lost":
         try:
             event = self.pipe.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # it died between messages, or in the middle of one
             self._process.join()
             return Lost(self._name, _cause(self._process.exitcode))
         return event
+
+    def wait(self) -> None:
+        """Give a process that has no more tasks the time to clean up behind itself."""
+        self._process.join(_LEAVING_SECONDS)
 
     def stop(self) -> None:
         self.pipe.close()
         self._process.kill()
         self._process.join()
+
+
+@contextmanager
+def _interrupts_ignored() -> Generator[None, None, None]:
+    """Start processes that ignore Ctrl-C from their first instruction on.
+
+    It reaches the whole group, and the parent decides what becomes of it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _cause(code: int | None) -> str:
@@ -124,18 +174,12 @@ def _cause(code: int | None) -> str:
 
 
 def _serve(task: "Task[object]", pipe: Connection) -> None:
-    # Ctrl-C reaches the whole group; the parent decides what becomes of it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     with suppress(EOFError):
         while True:
             name: str = pipe.recv()
-            result = task(name, functools.partial(_send_step, pipe, name))
+            result = task(name, functools.partial(_hear_step, pipe.send, name))
             pipe.send(Done(name, result))
-
-
-def _send_step(pipe: Connection, name: str, done: int, total: int) -> None:
-    pipe.send(Step(name, done, total))
 
 
 def _die_with_parent() -> None:

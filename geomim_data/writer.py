@@ -9,7 +9,7 @@ from typing import final
 
 from geomim_data.camera_writer import CameraWriter, DepthCodecChoice
 from geomim_data.errors import leading
-from geomim_data.files import sync_folder, write_file
+from geomim_data.files import sync, sync_tree, write_file
 from geomim_data.metadata import group_json
 from geomim_data.recording import CameraRecording
 from geomim_data.schema import (
@@ -84,13 +84,13 @@ class SceneWriter:
             cameras=self._cameras,
             files=tuple(self._record(path) for path in sorted(self._files)),
         )
-        for folder in {parent for path in self._files for parent in path.parents}:
-            if folder.is_relative_to(self._folder):
-                sync_folder(folder)
-        sha256 = write_file(self._folder / ZARR_JSON, group_json(attributes))
-        sync_folder(self._folder)
+        sync_tree(self._folder)
+        path = self._folder / ZARR_JSON
+        sha256 = write_file(path, group_json(attributes))
+        sync(path)
+        sync(self._folder)
         self._folder.rename(self._final)
-        sync_folder(self._final.parent)
+        sync(self._final.parent)
         return scene_entry(attributes, sha256)
 
     def _record(self, path: Path) -> FileRecord:

@@ -30,8 +30,9 @@ class NonFiniteWatch:
 
     def __init__(self, out: Path, *, budget: int, skipped: int):
         self._out = out
+        self.skipped = skipped
+        """How many steps were skipped, as far as is known without waiting."""
         self._budget = budget
-        self._skipped = skipped
         self._pending: _Pending | None = None
 
     def note(self, step: int, batches: Sequence[RgbdBatch], skipped: Float[Tensor, ""]) -> None:
@@ -58,18 +59,18 @@ class NonFiniteWatch:
         """
         pending, self._pending = self._pending, None
         if pending is None:
-            return self._skipped
+            return self.skipped
         if pending.arrived is not None:
             pending.arrived.synchronize()
-        self._skipped += int(pending.skipped.item())
-        if pending.skipped.item() and self._skipped > self._budget:
+        self.skipped += int(pending.skipped.item())
+        if pending.skipped.item() and self.skipped > self._budget:
             folder = capture(self._out, pending.step, pending.batches)
             raise NonFiniteError(
-                f"{self._skipped} steps had a loss or gradient that is not finite, more than "
+                f"{self.skipped} steps had a loss or gradient that is not finite, more than "
                 f"optim.nonfinite_budget {self._budget}; the batch of step {pending.step} is in "
                 f"{folder}; try a lower optim.blr or speed.amp=off"
             )
-        return self._skipped
+        return self.skipped
 
 
 def capture(out: Path, step: int, batches: Sequence[RgbdBatch]) -> Path:

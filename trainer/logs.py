@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from trainer.files import replace_text
+from trainer.methods.method import HEADLINE
 from trainer.pictures import save_png
 
 Record = Mapping[str, object]
@@ -66,8 +67,8 @@ class Journal:
     def validation(self, step: int, metrics: Mapping[str, float]) -> None:
         """Tell what validation found after a step."""
         self._write({"step": step, "split": "val", **metrics})
-        numbers = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        self.say(f"step {step}  validation: {numbers}")
+        numbers = [f"{name} {metrics[name]:.4f}" for name in HEADLINE if name in metrics]
+        self.say(f"step {step}  validation  {'  '.join(numbers)}")
 
     def validated(self, step: int) -> dict[str, float] | None:
         """Return what validation found after a step, in this run or before its interruption."""

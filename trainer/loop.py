@@ -61,7 +61,7 @@ def train(run: Run, learner: Learner, journal: Journal, stop: StopRequest) -> No
     while learner.step < run.steps:
         stop.check()
         meter.add(take_step(run, learner, batches, stop, watch))
-        step = learner.step
+        step, learner.skipped = learner.step, watch.skipped
         journal.advance(step)
         if step % config.log.every == 0 or step == run.steps:
             learner.skipped = watch.settle()
@@ -69,6 +69,7 @@ def train(run: Run, learner: Learner, journal: Journal, stop: StopRequest) -> No
             journal.train(meter.record(step, epoch=epoch, skipped=learner.skipped))
         with meter.paused():
             if step % config.checkpoint.every == 0 or step == run.steps:
+                learner.skipped = watch.settle()
                 save(run, learner)
             observe(run, learner, journal, stop)
 

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from trainer.files import replace_json
+from trainer.methods.method import HEADLINE
 
 TRAINED, UNTRAINED = "trained", "untrained"
-HEADLINE = ("abs_rel", "rmse", "delta1", "loss")
 Metrics = Mapping[str, float]
 
 

@@ -92,7 +92,9 @@ def test_intrinsics_move_as_a_camera_does(height, width, flip, data):
     top, left = data.draw(st.integers(0, 96 - height)), data.draw(st.integers(0, 128 - width))
     focal, centre = torch.from_numpy(INTRINSICS).split(2)
     camera = PinholeCamera(focal, centre, SIZE)
-    camera = camera.crop(top=top, left=left, height=height, width=width).resize(height=TARGET[0], width=TARGET[1])
+    camera = camera.crop(top=top, left=left, height=height, width=width).resize(
+        height=TARGET[0], width=TARGET[1]
+    )
     camera = camera.flip_horizontal() if flip else camera
     window = Window(top / 96, left / 128, height / 96, width / 128, flip)
     moved = window.intrinsics(INTRINSICS, size=SIZE, image_size=TARGET)

@@ -1,4 +1,5 @@
 import fcntl
+import hashlib
 import json
 import os
 import random
@@ -10,11 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+import zarr
 
 from geomim_data.convert import convert
 from geomim_data.errors import DataError
 from geomim_data.files import locked
+from geomim_data.sources.scannet import ScanNetSource
 from geomim_data.store import open_store
+from geomim_data.verify import verify
 from tests.geomim_data.recordings import FakeSource, Heard, rgb_file
 
 SCENES = ["scene0000_00", "scene0001_00"]
@@ -205,6 +209,30 @@ def test_a_source_without_scenes_makes_no_folder(tmp_path):
     assert not (tmp_path / "store").exists()
 
 
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.skipif("GEOMIM_REAL_DATA" not in os.environ, reason="$GEOMIM_REAL_DATA is not set")
+@pytest.mark.parametrize("depth_codec", ["auto", "blosc"])
+def test_a_real_scan_keeps_every_byte_and_hardly_grows(tmp_path, depth_codec):
+    root = Path(os.environ["GEOMIM_REAL_DATA"]) / "sens"
+    convert(ScanNetSource(root), tmp_path, depth_codec=depth_codec)
+    assert verify(tmp_path, "decode") == []
+    frames = json.loads((root / "scene9000_00/expected.json").read_text())["frames"]
+    ours = open_store(tmp_path).scene("scene9000_00").camera()
+    plain = zarr.open_group(tmp_path / "scenes/scene9000_00/camera", mode="r")
+    blob, offset, nbytes = (plain[name][...] for name in ("rgb", "rgb_offset", "rgb_nbytes"))
+    assert ours.pose_valid.tolist() == [frame["pose_valid"] for frame in frames]
+    for index, frame in enumerate(frames):
+        jpeg = blob[offset[index] : offset[index] + nbytes[index]].tobytes()
+        assert sha256(jpeg) == sha256(ours.rgb_bytes(index)) == frame["jpeg_sha256"]
+        for plane in (plain["depth"][index], ours.depth(index)):
+            assert sha256(plane.astype("<u2").tobytes()) == frame["depth_sha256"]
+    size = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+    assert size <= 1.05 * (root / "scene9000_00/scene9000_00.sens").stat().st_size
+
+
 def start(out, *, workers=1, seconds=0.01):
     command = [sys.executable, "-m", "tests.geomim_data.recordings", str(out), str(workers)]
     return subprocess.Popen(
@@ -227,6 +255,7 @@ def kill_and_resume(out, moments, *, workers):
         process.kill()
         process.wait()
     assert start(out, workers=workers, seconds=0).wait() == 0
+    assert verify(out, "decode") == []
     assert everything(open_store(out)) == expected(4)
     shutil.rmtree(out)
 

@@ -1,4 +1,5 @@
 import json
+import mmap
 import multiprocessing
 import os
 import pickle
@@ -66,6 +67,16 @@ def test_a_store_gives_back_what_the_source_held(finished):
     assert camera.rgb_timestamp_us.tolist() == [100_000, 101_000, 102_000]
     assert camera.depth_timestamp_us.tolist() == [100_001, 101_001, 102_001]
     assert (camera.depth_unit_m, camera.depth_kind) == (0.001, "depth")
+
+
+def test_large_tables_are_mapped_instead_of_copied(finished, monkeypatch):
+    expected = camera_of(finished).world_from_cam
+    monkeypatch.setattr("geomim_data.arrays._MAP_BYTES", 16)
+    camera = camera_of(finished)
+    assert not camera.world_from_cam.flags.writeable
+    assert isinstance(memoryview(camera.world_from_cam.base.base).obj, mmap.mmap)
+    assert np.array_equal(camera.world_from_cam, expected)
+    read_all(camera)
 
 
 def test_planes_may_be_written_to(finished):
@@ -286,6 +297,18 @@ def test_a_scene_that_is_not_the_manifests_is_refused(store_path):
     path.write_text(path.read_text() + " ")
     with pytest.raises(DataError, match=rf"store/{SCENE}: zarr.json must have the sha256 that"):
         open_store(store_path).scene(SCENE)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_examples_of_the_documentation_run(finished, tmp_path, monkeypatch, number):
+    page = (Path(__file__).parents[2] / "docs/stores.md").read_text()
+    example = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)[number]
+    (tmp_path / "shards").symlink_to(finished)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, np.ndarray] = {}
+    exec(example, names)  # noqa: S102 - our own page
+    assert np.allclose(names["depth_m"], depth_plane(2) / 1000)
+    assert np.shape(names["image"]) == (24, 32, 3)
 
 
 def test_unknown_names_are_key_errors(finished):

@@ -73,6 +73,14 @@ def test_numbers_that_are_not_finite_become_null(tmp_path: Path):
     assert record["terms"] == {"loss_depth": None}
 
 
+def test_validation_shows_the_headline_and_writes_all(tmp_path: Path):
+    with journal(tmp_path) as told:
+        told.validation(5, {"loss": 1.0, "abs_rel": 0.5, "silog": 9.0})
+        assert told.console.file.getvalue() == "step 5  validation  abs_rel 0.5000  loss 1.0000\n"
+    (record,) = lines(tmp_path / "metrics.jsonl")
+    assert record == {"step": 5, "split": "val", "loss": 1.0, "abs_rel": 0.5, "silog": 9.0}
+
+
 def test_validation_can_be_asked_for_again_even_by_a_later_run(tmp_path: Path):
     with journal(tmp_path) as told:
         told.validation(0, {"abs_rel": 0.5, "loss": math.nan})

@@ -178,6 +178,13 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(noise, tmp_path: Path)
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "run", 6).values())
 
 
+def test_a_checkpoint_between_two_lines_of_the_log_knows_what_was_skipped(noise, tmp_path: Path):
+    noise.samples.poisoned = frozenset(range(10))
+    noise.pretrain(tmp_path / "run", **{"log.every": 100, "checkpoint.every": 1})
+    state = json.loads((tmp_path / "run" / "checkpoints" / "step-5" / "state.json").read_text())
+    assert state["skipped"] == 5
+
+
 def test_past_the_budget_the_batch_is_captured_and_the_run_stops(noise, tmp_path: Path):
     noise.samples.poisoned = frozenset(range(10))
     words = "3 steps had a loss or gradient that is not finite, more than optim.nonfinite_budget 2"

@@ -10,6 +10,9 @@ from torch import Generator, Tensor, nn
 
 from geomim_data.dataset import RgbdBatch
 
+HEADLINE = ("abs_rel", "rmse", "delta1", "loss")
+"""The metrics that are shown to people; files hold all."""
+
 
 @final
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,67 @@
+"""Sum up what a store holds, from its metadata alone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from geomim_data.schema import CameraAttributes, Converter
+from geomim_data.store import Store, open_store
+
+
+class _Model(BaseModel):
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+
+
+class CameraInfo(_Model):
+    """One camera of one scene."""
+
+    scene: str
+    camera: str
+    attributes: CameraAttributes
+
+
+class StoreInfo(_Model):
+    """A whole store; ``bytes`` counts its recorded files."""
+
+    path: str
+    dataset: str
+    format_version: int
+    converter: Converter
+    scenes: int
+    frames: int
+    valid_poses: int
+    bytes: int
+    failed: dict[str, str]
+    cameras: tuple[CameraInfo, ...]
+
+
+def info(path: Path | str) -> StoreInfo:
+    """Describe a finished store.
+
+    Raises:
+        DataError: If there is none, or its metadata are broken.
+    """
+    store = open_store(path)
+    attributes, manifest = store.attributes, store.manifest
+    return StoreInfo(
+        path=str(path),
+        dataset=attributes.dataset,
+        format_version=attributes.format_version,
+        converter=attributes.converter,
+        scenes=len(store.scenes),
+        frames=sum(entry.frames for entry in manifest.scenes.values()),
+        valid_poses=sum(entry.valid_poses for entry in manifest.scenes.values()),
+        bytes=sum(
+            record.size for name in store.scenes for record in store.scene(name).attributes.files
+        ),
+        failed=manifest.failed,
+        cameras=tuple(_cameras(store)),
+    )
+
+
+def _cameras(store: Store) -> Iterator[CameraInfo]:
+    for scene in store.scenes:
+        for camera, attributes in store.scene(scene).attributes.cameras.items():
+            yield CameraInfo(scene=scene, camera=camera, attributes=attributes)
