@@ -73,7 +73,7 @@ def test_between_knots_it_is_the_matrix_exponential():
 
 
 def test_microseconds_count_at_todays_timestamps():
-    # 1e15 us are not multiples of a microsecond in float32, nor are 1e9 s in float64.
+    # Today's seconds lie 128 apart in float32 and a quarter of a microsecond in float64.
     times = torch.tensor([START_US, START_US + 1_000_000])
     x = torch.tensor([[0.0, 0, 0], [1_000_000.0, 0, 0]])
     path = Trajectory(times, RigidTransform(torch.eye(3).expand(2, 3, 3), x))
