@@ -1,25 +1,30 @@
 """Time implementations of one piece of work side by side, in one run, and keep the figures.
 
-Machines drift: a ratio of two figures holds only if they were taken in turns. Each round runs every
-contender once, starting with another one each time; a copy of as many bytes runs among them, so
-that each figure can be read as a share of what the memory gives.
+Machines drift: a ratio of two figures holds only if they were taken in turns. Each round gives
+every contender one turn, starting with another one each time; a copy of as many bytes runs among
+them, so that each figure can be read as a share of what the memory gives.
 """
 
-import json
-import os
-import platform
+import shutil
 import statistics
-import subprocess
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import final
+from dataclasses import dataclass
+from typing import Any, Protocol, final
 
 import torch
 
+from benchmarks import machine
+
 COPY = "copy"
+TURN_S = 0.02
+_MOST_RUNS = 10
+
+
+@final
+class Missing(Exception):  # noqa: N818 - what it says, not an error
+    """Raised by a contender's ``run`` that cannot be had here; says what it would take."""
 
 
 @final
@@ -39,7 +44,9 @@ class Contender:
 class Workload:
     """A piece of work, the memory traffic it cannot avoid, and who does it.
 
-    The contender to beat comes first. ``note`` is printed with the figures.
+    The contender to beat comes first. ``note`` is printed with the figures. ``check``, where there
+    is one, raises if results differ; it is called once before anything is timed, whereas a check
+    while workloads are made is repeated by the process of every contender.
     """
 
     name: str
@@ -48,6 +55,31 @@ class Workload:
     dtype: str = "float32"
     device: str = "cpu"
     note: str = ""
+    check: Callable[[], None] | None = None
+
+    def outline(self) -> "Outline":
+        """Return what another process may know."""
+        return Outline(
+            self.name,
+            tuple(contender.implementation for contender in self.contenders),
+            self.nbytes,
+            self.dtype,
+            self.device,
+            self.note,
+        )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A workload without the work."""
+
+    name: str
+    implementations: tuple[str, ...]
+    nbytes: int
+    dtype: str
+    device: str
+    note: str
 
 
 @final
@@ -62,37 +94,145 @@ class Record:
     threads: int
     median_ms: float
     min_ms: float
+    iqr_ms: float
+    runs: int
     bytes: int
     gb_per_s: float
     commit: str
     hardware: str
+    versions: dict[str, str]
 
 
-def measure(workload: Workload, *, rounds: int, threads: int) -> list[Record]:
-    """Time the workload's contenders and a copy of its bytes, in turns.
+@final
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The records of one workload, and a line on each contender that has none."""
 
-    The first run of each is not counted.
-    """
+    outline: Outline
+    records: tuple[Record, ...]
+    absent: tuple[str, ...]
+
+
+class Player(Protocol):
+    """Someone who takes turns, in this process or in one of its own."""
+
+    def warm_up(self) -> None:
+        """Run, uncounted, and find how many runs make a turn."""
+        ...
+
+    def turn(self) -> list[float]:
+        """Return the seconds that each run of one turn took."""
+        ...
+
+
+@final
+class Runner:
+    """A contender that plays in this process."""
+
+    def __init__(self, contender: Contender, *, device: str, turn_s: float = TURN_S) -> None:
+        self._contender = contender
+        self._device = device
+        self._turn_s = turn_s
+        self._runs = 1
+
+    def warm_up(self) -> None:
+        """Run, uncounted, and find how many runs make a turn."""
+        _seconds(self._contender, self._device)
+        if self._turn_s > 0:
+            taken = _seconds(self._contender, self._device)
+            self._runs = min(_MOST_RUNS, 1 + int(self._turn_s / taken))
+
+    def turn(self) -> list[float]:
+        """Return the seconds that each run took.
+
+        Short runs begin with one that does not count: others have just had the caches.
+        """
+        if self._runs > 1:
+            _seconds(self._contender, self._device)
+        return [_seconds(self._contender, self._device) for _ in range(self._runs)]
+
+
+def measure(workload: Workload, *, rounds: int, threads: int, turn_s: float = TURN_S) -> Result:
+    """Time the workload's contenders and a copy of its bytes, in turns, all in this process."""
     contenders = [*workload.contenders, copy_contender(workload.nbytes, device=workload.device)]
+    if workload.check is not None:
+        workload.check()
     with _threads(threads):
-        times = _times(contenders, rounds=rounds, device=workload.device)
-    commit, hardware = describe_commit(), describe_hardware(workload.device)
-    return [
-        Record(
-            workload=workload.name,
-            implementation=contender.implementation,
-            device=workload.device,
-            dtype=workload.dtype,
-            threads=threads,
-            median_ms=1e3 * statistics.median(taken),
-            min_ms=1e3 * min(taken),
-            bytes=workload.nbytes,
-            gb_per_s=workload.nbytes / min(taken) / 1e9,
-            commit=commit,
-            hardware=hardware,
-        )
-        for contender, taken in zip(contenders, times, strict=True)
-    ]
+        players: dict[str, Player] = {
+            contender.implementation: Runner(contender, device=workload.device, turn_s=turn_s)
+            for contender in contenders
+        }
+        times, absent = take_turns(players, rounds=rounds)
+    return result(workload.outline(), times, absent, threads=threads)
+
+
+def take_turns(
+    players: Mapping[str, Player],
+    *,
+    rounds: int,
+    failures: tuple[type[Exception], ...] = (Missing,),
+) -> tuple[dict[str, list[float]], tuple[str, ...]]:
+    """Give every player ``rounds`` turns; return the seconds, and a line on each that fell out."""
+    times: dict[str, list[float]] = {}
+    absent: list[str] = []
+    for name, player in players.items():
+        try:
+            player.warm_up()
+        except failures as error:
+            absent.append(f"{name}: {error}")
+        else:
+            times[name] = []
+    for turn in range(rounds):
+        names = list(times)
+        for place in range(len(names)):
+            name = names[(turn + place) % len(names)]
+            try:
+                times[name] += players[name].turn()
+            except failures as error:
+                absent.append(f"{name}: {error}")
+                del times[name]
+    return times, tuple(absent)
+
+
+def result(
+    outline: Outline,
+    times: Mapping[str, Sequence[float]],
+    absent: tuple[str, ...],
+    *,
+    threads: int,
+) -> Result:
+    """Turn seconds into records."""
+    described = {
+        "commit": machine.commit(),
+        "hardware": machine.hardware(outline.device),
+        "versions": machine.versions(),
+    }
+    records = (_record(outline, name, times[name], threads, described) for name in times)
+    return Result(outline, tuple(records), absent)
+
+
+def _record(
+    outline: Outline,
+    implementation: str,
+    seconds: Sequence[float],
+    threads: int,
+    described: dict[str, Any],
+) -> Record:
+    quarters = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else [seconds[0]] * 3
+    return Record(
+        workload=outline.name,
+        implementation=implementation,
+        device=outline.device,
+        dtype=outline.dtype,
+        threads=threads,
+        median_ms=1e3 * statistics.median(seconds),
+        min_ms=1e3 * min(seconds),
+        iqr_ms=1e3 * (quarters[2] - quarters[0]),
+        runs=len(seconds),
+        bytes=outline.nbytes,
+        gb_per_s=outline.nbytes / min(seconds) / 1e9,
+        **described,
+    )
 
 
 def copy_contender(nbytes: int, *, device: str = "cpu") -> Contender:
@@ -102,15 +242,15 @@ def copy_contender(nbytes: int, *, device: str = "cpu") -> Contender:
     return Contender(COPY, lambda: target.copy_(source))
 
 
-def _times(contenders: Sequence[Contender], *, rounds: int, device: str) -> list[list[float]]:
-    times: list[list[float]] = [[] for _ in contenders]
-    for contender in contenders:
-        _seconds(contender, device)
-    for turn in range(rounds):
-        for place in range(len(contenders)):
-            index = (turn + place) % len(contenders)
-            times[index].append(_seconds(contenders[index], device))
-    return times
+def torch_compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function behind ``torch.compile``; calling it is ``Missing`` without g++."""
+    if shutil.which("g++") or torch.cuda.is_available():
+        return torch.compile(function, fullgraph=True, dynamic=False)
+
+    def missing(*_: object) -> None:
+        raise Missing("torch.compile needs a C++ compiler: install g++")
+
+    return missing
 
 
 def _seconds(contender: Contender, device: str) -> float:
@@ -136,51 +276,3 @@ def _threads(threads: int) -> Generator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def describe_commit() -> str:
-    """Return the short hash of the checkout, with ``+`` if files have changed since."""
-    folder = Path(__file__).parent
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()
-
-
-def describe_hardware(device: str = "cpu") -> str:
-    """Name the processor and the number of cores this process may use."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {len(os.sched_getaffinity(0))} cores"
-
-
-def table(records: Sequence[Record]) -> str:
-    """Lay records out for reading; ``ratio`` is the least time over the first contender's."""
-    heads = ("workload", "implementation", "thr", "median", "min ms", "GB/s", "ratio")
-    lines = ["{:<34} {:<28} {:>3} {:>10} {:>10} {:>8} {:>6}".format(*heads)]
-    first: dict[tuple[str, int], float] = {}
-    for record in records:
-        reference = first.setdefault((record.workload, record.threads), record.min_ms)
-        lines.append(
-            f"{record.workload:<34} {record.implementation:<28} {record.threads:>3} "
-            f"{record.median_ms:>10.3f} {record.min_ms:>10.3f} {record.gb_per_s:>8.3f} "
-            f"{record.min_ms / reference:>6.2f}"
-        )
-    return "\n".join(lines)
-
-
-def write_records(records: Sequence[Record], path: Path) -> None:
-    """Append records to a file, one JSON object a line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(asdict(record)) + "\n" for record in records)
