@@ -122,7 +122,7 @@ def sample_volume(
         ValueError: If the volume is not over the grid, or the batches differ.
     """
     values, valid = _interpolate(volume, points, grid, padding, mix=None)
-    return VolumeSamples(values[..., 0, :], valid)
+    return VolumeSamples(values.squeeze(-2), valid)
 
 
 def sample_volume_with_gradient(
@@ -142,8 +142,9 @@ def sample_volume_with_gradient(
     """
     mix = gradient_mix(points.to(compute_dtype(volume)))
     values, valid = _interpolate(volume, points, grid, padding, mix=mix)
-    slopes = values[..., 1:, :].mT / values.new_tensor(grid.cell)
-    return VolumeSlopes(values[..., 0, :], slopes, valid)
+    # Split rather than indexed: the gradient of an index is a volume of zeros to add to.
+    value, slopes = values.split([1, 3], dim=-2)
+    return VolumeSlopes(value.squeeze(-2), slopes.mT / values.new_tensor(grid.cell), valid)
 
 
 def warp_volume(

@@ -76,7 +76,7 @@ def lift_by_pulling(
         # Maps are volumes of one layer, whose centre is at 0.5.
         values, _ = trilinear(maps, torch.stack([u, v, torch.full_like(u, 0.5)], -1), border=True)
         probability, _ = trilinear(bins, points[:, view], border=True)
-        pulled = (values * probability)[:, :, 0]
+        pulled = (values * probability).squeeze(2)
         total = pulled if total is None else total + pulled
     count = seen.sum(dim=1)
     if total is None:

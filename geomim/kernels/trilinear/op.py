@@ -120,11 +120,12 @@ def _over_points(mix: Tensor | None, products: Tensor) -> Tensor:
     """Contract ``mix`` with the products of one derivative more."""
     if mix is None:
         return products[:, :, 0, 1:4]
+    factors, derived = mix.unbind(dim=-1), products.unbind(dim=-1)
     along = [
-        (mix[..., source] * products[..., target]).sum(dim=(2, 3))
-        for source, target in zip(map(list, reference.FROM), map(list, reference.TO), strict=True)
+        torch.stack([factors[s] * derived[t] for s, t in zip(source, target, strict=True)]).sum(0)
+        for source, target in zip(reference.FROM, reference.TO, strict=True)
     ]
-    return torch.stack(along, dim=-1)
+    return torch.stack(along, dim=-1).sum(dim=2)
 
 
 def _keep_for_gather(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:  # noqa: ARG001 - torch's
