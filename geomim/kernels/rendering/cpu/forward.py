@@ -1,0 +1,182 @@
+"""Rendering along rays, as numba loops; ``reference.py`` says what is computed.
+
+A ray is worked off in short loops over its samples, which become SIMD; ``scans.py`` has those that
+cannot. Offsets are unsigned, since numba would otherwise test each for Python's negative indices.
+"""
+
+import inspect
+import math
+
+import numba
+import numpy as np
+from numba import prange
+
+from geomim.kernels.compile import kernel, kernel_inline
+from geomim.kernels.rendering.cpu.exponential import exp, expm1
+from geomim.kernels.rendering.cpu.scans import (
+    CHAINS,
+    products_before,
+    sums_before,
+)
+
+JOBS = 256
+COLOUR = 3
+_U = np.uint64
+
+
+@kernel_inline
+def span(offsets, count, ray):
+    """Return where a ray's samples start and how many they are."""
+    if offsets.shape[0] == 0:
+        return ray * count, count
+    return offsets[ray], offsets[ray + 1] - offsets[ray]
+
+
+@kernel_inline
+def scratch_size(offsets, count, rays):
+    """Return the scratch space that the longest ray takes."""
+    longest = count
+    for ray in range(rays if offsets.shape[0] > 0 else 0):
+        longest = max(longest, offsets[ray + 1] - offsets[ray])
+    return longest + CHAINS
+
+
+@kernel_inline
+def _optical_depths(densities, starts, ends, n, depths, middles):
+    """Fill in what each sample does to the light, and where it is."""
+    zero, half = depths.dtype.type(0), depths.dtype.type(0.5)
+    for i in range(n):
+        length = ends[i] - starts[i]
+        product = densities[i] * length
+        # However dense, nothing is in nothing; however long, where nothing is.
+        depths[i] = zero if (densities[i] == zero) | (length == zero) else product
+        middles[i] = half * (starts[i] + ends[i])
+
+
+def _moments(weights, middles, n):
+    """Return the sum of the weights and of their products with the middles."""
+    total = moment = weights.dtype.type(0)
+    for i in range(n):
+        total += weights[i]
+        moment += weights[i] * middles[i]
+    return total, moment
+
+
+def _mix_colours(weights, values, n):
+    """Return the weighted sums of three channels."""
+    r = g = b = weights.dtype.type(0)
+    for i in range(n):
+        k = _U(COLOUR) * i
+        r += weights[i] * values[k]
+        g += weights[i] * values[k + _U(1)]
+        b += weights[i] * values[k + _U(2)]
+    return r, g, b
+
+
+# Sums over samples may be taken in any order, which SIMD needs; NaN and infinity still count.
+ANY_ORDER = numba.njit(
+    forceinline=True,
+    nogil=True,
+    error_model="numpy",
+    fastmath={"reassoc", "contract", "nsz"},
+)
+_moments = ANY_ORDER(inspect.unwrap(_moments))
+_mix_colours = ANY_ORDER(inspect.unwrap(_mix_colours))
+
+
+@kernel_inline
+def _mix(weights, values, n, out):
+    """Fill ``out`` with the weighted sums of all channels."""
+    channels = _U(out.shape[0])
+    if channels == _U(COLOUR):
+        out[0], out[1], out[2] = _mix_colours(weights, values, n)
+        return
+    for c in range(channels):
+        out[c] = weights.dtype.type(0)
+    for i in range(n):
+        for c in range(channels):
+            out[c] += weights[i] * values[i * channels + c]
+
+
+@kernel_inline
+def _all_finite(values):
+    for i in range(values.shape[0]):  # noqa: SIM110 - numba knows no generators
+        if not math.isfinite(values[i]):
+            return False
+    return True
+
+
+@kernel_inline
+def _finish(ray, weights, middles, values, n, left, results):
+    """Fill in all that is known of a ray, or 0 if any of it is not finite."""
+    opacity, transmittance, distance, rendered, known = results
+    zero = weights.dtype.type(0)
+    opacity[ray], distance[ray] = _moments(weights, middles, n)
+    transmittance[ray] = left
+    _mix(weights, values, n, rendered[ray])
+    known[ray] = (
+        math.isfinite(left)
+        and math.isfinite(opacity[ray])
+        and math.isfinite(distance[ray])
+        and _all_finite(rendered[ray])
+    )
+    if not known[ray]:
+        opacity[ray] = transmittance[ray] = distance[ray] = zero
+        for c in range(rendered.shape[1]):
+            rendered[ray, c] = zero
+        for i in range(n):
+            weights[i] = zero
+
+
+@kernel
+def render_density(densities, starts, ends, values, offsets, count, weights, results):
+    """Fill ``weights`` and ``results``: opacity, transmittance, distance, rendered, known."""
+    rays, channels = results[3].shape
+    zero, room, flat = weights.dtype.type(0), scratch_size(offsets, count, rays), values.reshape(-1)
+    jobs = min(JOBS, rays)
+    for job in prange(jobs):
+        depths, before = np.empty(room, weights.dtype), np.empty(room, weights.dtype)
+        middles = np.empty(room, weights.dtype)
+        for ray in range(job * rays // jobs, (job + 1) * rays // jobs):
+            first, size = span(offsets, count, ray)
+            last, n = first + size, _U(size)
+            _optical_depths(
+                densities[first:last], starts[first:last], ends[first:last], n, depths, middles
+            )
+            total = sums_before(depths, n, before)
+            shares = weights[first:last]
+            for i in range(n):
+                shares[i] = zero - exp(-before[i]) * expm1(-depths[i])
+            # The polynomial knows no NaN.
+            left = exp(-total) if total == total else total
+            colours = flat[first * channels : last * channels]
+            _finish(ray, shares, middles, colours, n, left, results)
+
+
+@kernel
+def render_alpha(alphas, distances, values, offsets, count, weights, results):
+    """Fill ``weights`` and ``results``: opacity, transmittance, distance, rendered, known."""
+    rays, channels = results[3].shape
+    one, room, flat = weights.dtype.type(1), scratch_size(offsets, count, rays), values.reshape(-1)
+    jobs = min(JOBS, rays)
+    for job in prange(jobs):
+        opaque, clear = np.empty(room, weights.dtype), np.empty(room, weights.dtype)
+        before, middles = np.empty(room, weights.dtype), np.empty(room, weights.dtype)
+        for ray in range(job * rays // jobs, (job + 1) * rays // jobs):
+            first, size = span(offsets, count, ray)
+            last, n = first + size, _U(size)
+            _copy(alphas[first:last], distances[first:last], n, opaque, middles)
+            for i in range(n):
+                clear[i] = one - opaque[i]
+            left = products_before(clear, n, before)
+            shares = weights[first:last]
+            for i in range(n):
+                shares[i] = before[i] * opaque[i]
+            colours = flat[first * channels : last * channels]
+            _finish(ray, shares, middles, colours, n, left, results)
+
+
+@kernel_inline
+def _copy(x, y, n, first, second):
+    for i in range(n):
+        first[i], second[i] = x[i], y[i]
