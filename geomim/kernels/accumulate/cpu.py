@@ -40,26 +40,35 @@ def _entries(m):
 
 
 @kernel_inline
-def _move_run(run, matrix, sweep, late, room):
-    """Move a run by one matrix, as if it held for all of its points."""
+def _move_run(run, matrix, sweep, late, room, columns):
+    """Move a run by one matrix, as if it held for all of its points.
+
+    In columns the arithmetic is vectorised; on points as they lie it would gather and scatter.
+    """
     points, stride, first, last = run
     out, seconds, sweeps, boxes = room
+    xs, ys, zs = columns
     a, b, c = _entries(matrix)
-    zero = out.dtype.type(0)
-    for n in range(_U(first), _U(last)):
-        p, o = n * _U(stride), _U(3) * n
-        x, y, z = points[p], points[p + _U(1)], points[p + _U(2)]
+    start, count, zero = _U(first), _U(last - first), out.dtype.type(0)
+    for i in range(count):
+        p = (start + i) * _U(stride)
+        xs[i], ys[i], zs[i] = points[p], points[p + _U(1)], points[p + _U(2)]
+    for i in range(count):
+        x, y, z = xs[i], ys[i], zs[i]
         tx = a[0] * x + a[1] * y + a[2] * z + a[3]
         ty = b[0] * x + b[1] * y + b[2] * z + b[3]
         tz = c[0] * x + c[1] * y + c[2] * z + c[3]
-        # A sum of three may overflow where none of them is infinite; a maximum does not.
-        finite = max(max(abs(tx), abs(ty)), abs(tz)) < np.inf and tx == tx and ty == ty and tz == tz
-        out[o] = tx if finite else zero
-        out[o + _U(1)] = ty if finite else zero
-        out[o + _U(2)] = tz if finite else zero
-        boxes[n] = np.int32(-1) if finite else np.int32(-2)
-        sweeps[n] = np.int32(sweep)
-        seconds[n] = late
+        # NaN and infinity less themselves are NaN; a sum of what is finite may overflow.
+        finite = (tx - tx) + (ty - ty) + (tz - tz) == zero
+        xs[i] = tx if finite else zero
+        ys[i] = ty if finite else zero
+        zs[i] = tz if finite else zero
+        boxes[start + i] = np.int32(-1) if finite else np.int32(-2)
+    for i in range(count):
+        o = _U(3) * (start + i)
+        out[o], out[o + _U(1)], out[o + _U(2)] = xs[i], ys[i], zs[i]
+    seconds[first:last] = late
+    sweeps[first:last] = sweep
 
 
 @kernel_inline
@@ -155,6 +164,8 @@ def accumulate(
     nowhere = np.full((3, 4), np.nan, out.dtype)
     jobs = min(_JOBS, (count + _RUN - 1) // _RUN)
     for job in prange(jobs):
+        buffer = np.empty((3, _RUN), out.dtype)
+        columns = (buffer[0], buffer[1], buffer[2])
         first, end = job * count // jobs, (job + 1) * count // jobs
         while first < end:
             sweep, last = _sweep_at(offsets, first), min(first + _RUN, end)
@@ -163,9 +174,9 @@ def accumulate(
             run = (points, stride, first, last)
             first = last
             if not 0 <= sweep < sweep_count:
-                _move_run(run, nowhere, -1, out.dtype.type(0), room)
+                _move_run(run, nowhere, -1, out.dtype.type(0), room, columns)
                 continue
-            _move_run(run, sensor[sweep], sweep, late[sweep], room)
+            _move_run(run, sensor[sweep], sweep, late[sweep], room, columns)
             if asked.shape[0] > 0:
                 _move_told(run, asked, by_box[sweep], nowhere, room)
             elif half_size.shape[0] > 0:
