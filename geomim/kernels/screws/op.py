@@ -213,4 +213,4 @@ def _backward_cuda(grad: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 def _arrays(*tensors: Tensor) -> list[Any]:
     """Hand tensors to numba."""
-    return [tensor.contiguous().numpy() for tensor in tensors]
+    return [tensor.detach().contiguous().numpy() for tensor in tensors]

@@ -216,7 +216,8 @@ def test_the_operators_keep_torchs_rules(inverse):
     given = (leaves[0], times, body, *tables[:3], *leaves[1:], inverse)
     torch.library.opcheck(torch.ops.geomim.move_by_screws, given)
     torch.library.opcheck(
-        torch.ops.geomim.find_boxes, (p.detach(), times, *screws(), torch.ones(3, 3).double())
+        torch.ops.geomim.find_boxes,
+        (leaves[0], times, *tables[:3], *leaves[1:], torch.ones(3, 3).double()),
     )
 
 
