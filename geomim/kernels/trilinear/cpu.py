@@ -103,31 +103,47 @@ def _locate(points, first, count, sizes, border, real, known, cells, axes):
 
 
 @kernel_inline
-def _along_xy(mix, m, wx, dx, wy, dy):
+def _coefficients(mix, m):
+    return (
+        mix[m], mix[m + _U(1)], mix[m + _U(2)], mix[m + _U(3)],
+        mix[m + _U(4)], mix[m + _U(5)], mix[m + _U(6)], mix[m + _U(7)],
+    )  # fmt: skip
+
+
+@kernel_inline
+def _along_xy(mix, wx, dx, wy, dy):
     """Expand eight coefficients along x and y; what remains is the part without z and with it."""
-    plain = mix[m] * wx + mix[m + _U(1)] * dx
-    with_y = mix[m + _U(2)] * wx + mix[m + _U(6)] * dx
-    with_z = mix[m + _U(3)] * wx + mix[m + _U(5)] * dx
-    with_yz = mix[m + _U(4)] * wx + mix[m + _U(7)] * dx
+    plain, with_y = mix[0] * wx + mix[1] * dx, mix[2] * wx + mix[6] * dx
+    with_z, with_yz = mix[3] * wx + mix[5] * dx, mix[4] * wx + mix[7] * dx
     return plain * wy + with_y * dy, with_z * wy + with_yz * dy
 
 
 @kernel_inline
+def _weigh_point(mix, n, axes, weights):
+    """Fill the weights of the corners of a point for one combination of derivatives."""
+    x0, x1, dx0, dx1 = axes[0, n], axes[1, n], axes[2, n], axes[3, n]
+    y0, y1, dy0, dy1 = axes[4, n], axes[5, n], axes[6, n], axes[7, n]
+    z0, z1, dz0, dz1 = axes[8, n], axes[9, n], axes[10, n], axes[11, n]
+    a, a_z = _along_xy(mix, x0, dx0, y0, dy0)
+    b, b_z = _along_xy(mix, x1, dx1, y0, dy0)
+    c, c_z = _along_xy(mix, x0, dx0, y1, dy1)
+    d, d_z = _along_xy(mix, x1, dx1, y1, dy1)
+    weights[0, n], weights[1, n] = a * z0 + a_z * dz0, b * z0 + b_z * dz0
+    weights[2, n], weights[3, n] = c * z0 + c_z * dz0, d * z0 + d_z * dz0
+    weights[4, n], weights[5, n] = a * z1 + a_z * dz1, b * z1 + b_z * dz1
+    weights[6, n], weights[7, n] = c * z1 + c_z * dz1, d * z1 + d_z * dz1
+
+
+@kernel_inline
 def _weigh(mix, m, step, count, axes, weights):
-    """Fill the weights of the corners of a run for one combination of derivatives."""
-    for n in range(count):
-        x0, x1, dx0, dx1 = axes[0, n], axes[1, n], axes[2, n], axes[3, n]
-        y0, y1, dy0, dy1 = axes[4, n], axes[5, n], axes[6, n], axes[7, n]
-        z0, z1, dz0, dz1 = axes[8, n], axes[9, n], axes[10, n], axes[11, n]
-        a, a_z = _along_xy(mix, m, x0, dx0, y0, dy0)
-        b, b_z = _along_xy(mix, m, x1, dx1, y0, dy0)
-        c, c_z = _along_xy(mix, m, x0, dx0, y1, dy1)
-        d, d_z = _along_xy(mix, m, x1, dx1, y1, dy1)
-        weights[0, n], weights[1, n] = a * z0 + a_z * dz0, b * z0 + b_z * dz0
-        weights[2, n], weights[3, n] = c * z0 + c_z * dz0, d * z0 + d_z * dz0
-        weights[4, n], weights[5, n] = a * z1 + a_z * dz1, b * z1 + b_z * dz1
-        weights[6, n], weights[7, n] = c * z1 + c_z * dz1, d * z1 + d_z * dz1
-        m += step
+    """Fill the weights of a run; where one combination serves all points, the loop is SIMD."""
+    if step == 0:
+        row = _coefficients(mix, m)
+        for n in range(count):
+            _weigh_point(row, n, axes, weights)
+    else:
+        for n in range(count):
+            _weigh_point(_coefficients(mix, m + _U(n) * step), n, axes, weights)
 
 
 @kernel_inline
@@ -152,11 +168,11 @@ def _lines(channels, volume):
 
 
 @kernel_inline
-def _fetch(volume, cells, n, base, channels, left, lines):
-    """Fetch the rows of a point from a channel on."""
+def _fetch(volume, cells, n, base, channels, lines):
+    """Fetch the rows of a point."""
     step = _U(_LINE // volume.itemsize)
     for corner in range(8):
-        row = _U((base + cells[corner, n]) * channels + left)
+        row = _U((base + cells[corner, n]) * channels)
         for line in range(_U(lines)):
             _prefetch(volume, row + line * step)
 
@@ -209,7 +225,7 @@ def gather(volume, points, mix, border, out, known_out):
                 _weigh(coefficients, m, _U(per_point), length, axes, weights)
                 for n in range(length):
                     if k == 0 and n + _AHEAD < length:
-                        _fetch(rows, cells, n + _AHEAD, base, channels, 0, lines)
+                        _fetch(rows, cells, n + _AHEAD, base, channels, lines)
                     o = _U(((start + n) * kinds + k) * channels)
                     if known[n]:
                         _blend(rows, _rows(cells, n, base, channels), weights, n, values, o, last)
@@ -219,43 +235,57 @@ def gather(volume, points, mix, border, out, known_out):
 
 
 @kernel
-def scatter(grad, points, mix, border, blocks, slabs, out):
+def scatter(grad, points, mix, border, bounds, out):
     """Add to ``out``, which starts at 0, the gradient of ``gather`` with respect to the volume.
 
-    A job owns a block of channels of a slab of cells and takes the points in order: no two write
-    to one place, and every sum has one order, whatever the number of jobs.
+    A job owns the cells between two ``bounds`` of one item and takes the points in order: no two
+    write to one place, and every sum has one order, whatever the number of jobs.
     """
     batch, size_z, size_y, size_x, channels = out.shape
-    voxels = size_z * size_y * size_x
+    voxels, slabs = size_z * size_y * size_x, len(bounds) - 1
     count, kinds = points.shape[1], mix.shape[2]
     rows, places = out.reshape(-1), points.reshape(-1)
     coefficients, grads = mix.reshape(-1), grad.reshape(-1)
     per_point = 8 * kinds if mix.shape[1] > 1 else 0
     per_item = 8 * kinds * mix.shape[1] if mix.shape[0] > 1 else 0
-    real = points.dtype.type
-    for job in prange(batch * blocks * slabs):
-        b, block, slab = job // (blocks * slabs), job // slabs % blocks, job % slabs
-        left, right = block * channels // blocks, (block + 1) * channels // blocks
-        lowest, beyond = slab * voxels // slabs, (slab + 1) * voxels // slabs
-        lines, width = _lines(right - left, out), _U(right - left)
+    real, lines = points.dtype.type, _lines(channels, out)
+    for job in prange(batch * slabs):
+        b, base = job // slabs, job // slabs * voxels
+        owned = (bounds[job % slabs], bounds[job % slabs + 1])
         known, cells, axes, weights = _scratch(points.dtype)
         for first in range(0, count, _RUN):
-            length, start, base = min(_RUN, count - first), b * count + first, b * voxels
+            length, start = min(_RUN, count - first), b * count + first
             _locate(
                 places, start, length, (size_z, size_y, size_x), border, real, known, cells, axes
             )
+            _keep_touching(known, cells, length, owned)
             for k in range(kinds):
                 m = _U(b * per_item + first * per_point + 8 * k)
                 _weigh(coefficients, m, _U(per_point), length, axes, weights)
                 for n in range(length):
-                    if k == 0 and slabs == 1 and n + _AHEAD < length:
-                        _fetch(rows, cells, n + _AHEAD, base, channels, left, lines)
+                    later = n + _AHEAD
+                    if k == 0 and later < length and known[later]:
+                        _fetch(rows, cells, later, base, channels, lines)
                     if known[n]:
-                        g = _U(((start + n) * kinds + k) * channels + left)
-                        for i in range(8):
-                            if lowest <= cells[i, n] < beyond:
-                                row = _U((base + cells[i, n]) * channels + left)
-                                _add(rows, row, weights[i, n], grads, g, width)
+                        g = _U(((start + n) * kinds + k) * channels)
+                        _spread(rows, base, channels, weights, cells, n, owned, grads, g)
+
+
+@kernel_inline
+def _keep_touching(known, cells, count, owned):
+    """Forget points without a corner among the owned cells; the first is the lowest."""
+    for n in range(count):
+        known[n] = known[n] & (cells[0, n] < owned[1]) & (cells[7, n] >= owned[0])
+
+
+@kernel_inline
+def _spread(rows, base, channels, weights, cells, n, owned, grads, g):
+    """Add a gradient to the owned rows of a point."""
+    inside = owned[0] <= cells[0, n] and cells[7, n] < owned[1]
+    for i in range(8):
+        if inside or owned[0] <= cells[i, n] < owned[1]:
+            row = _U((base + cells[i, n]) * channels)
+            _add(rows, row, weights[i, n], grads, g, _U(channels))
 
 
 @kernel_inline
@@ -312,7 +342,7 @@ def dots(volume, points, grad, border, out):
             for k in range(kinds):
                 for n in range(length):
                     if k == 0 and n + _AHEAD < length:
-                        _fetch(rows, cells, n + _AHEAD, base, channels, 0, lines)
+                        _fetch(rows, cells, n + _AHEAD, base, channels, lines)
                     at = _rows(cells, n, base, channels)
                     g = _U(((start + n) * kinds + k) * channels)
                     width = last if known[n] else _U(0)

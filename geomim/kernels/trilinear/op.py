@@ -230,23 +230,34 @@ def _scatter_cpu(
 ) -> Tensor:
     from geomim.kernels.trilinear import cpu
 
-    batch, channels = grad.shape[0], grad.shape[3]
-    out = points.new_zeros((batch, z, y, x, channels))
+    out = points.new_zeros((grad.shape[0], z, y, x, grad.shape[3]))
     threads = torch.get_num_threads()
-    # Jobs for every thread: first items, then blocks of at least a cache line, then slabs.
-    parts = -(-threads // max(batch, 1))
-    blocks = min(parts, max(1, channels * out.element_size() // 64))
+    slabs = -(-threads // max(grad.shape[0], 1))
     cpu.scatter(
         _array(grad, points),
         _array(points, points),
         _array(_or_value(mix, points), points),
         border,
-        blocks,
-        -(-parts // blocks),
+        _even_bounds(points, (z, y, x), slabs).numpy(),
         out.numpy(),
         threads=threads,
     )
     return out.to(grad.dtype)
+
+
+def _even_bounds(points: Tensor, shape: tuple[int, int, int], slabs: int) -> Tensor:
+    """Cut the cells, in their order in memory, into slabs that hold about as many points each."""
+    z, y, x = shape
+    ends = torch.tensor([0, z * y * x])
+    if slabs == 1 or points.numel() == 0:
+        return ends
+    sample = points.flatten(0, 1)[:: max(1, points.shape[0] * points.shape[1] // 4096)]
+    place = (
+        sample.nan_to_num().clamp(points.new_zeros(3), points.new_tensor([x, y, z]) - 0.5).long()
+    )
+    cells = ((place[:, 2] * y + place[:, 1]) * x + place[:, 0]).sort().values
+    cuts = cells[torch.arange(1, slabs) * len(cells) // slabs]
+    return torch.cat([ends[:1], cuts, ends[1:]])
 
 
 @torch.library.impl("geomim::trilinear_dots", "cpu")
