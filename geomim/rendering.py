@@ -117,7 +117,8 @@ def render_packed_density(
 
     Raises:
         ValueError: If ``offsets`` is empty or, on the CPU, does not rise from 0 to the number of
-            samples. On CUDA, where looking would wait for the device, rays end where samples do.
+            samples. On CUDA, where looking would wait for the device, rays end where samples do,
+            and what is returned for samples of no ray may be anything.
     """
     rays = _packed_rays(offsets)
     mixed = _flat(values, densities)

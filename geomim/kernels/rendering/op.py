@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geomim.kernels.rendering import on_cpu, reference
+from geomim.kernels.rendering import on_cpu, on_cuda, reference
 from geomim.kernels.rendering.schema import Rendered
 from geomim.kernels.selection import selected_kernels
 
-__all__ = ["on_cpu", "render_alpha", "render_density"]
+__all__ = ["on_cpu", "on_cuda", "render_alpha", "render_density"]
 
 _OPERATORS = torch.ops.geomim
 
@@ -66,13 +66,13 @@ def _per_ray(
     """Return the gradient of the weights and, 0 where there is none, those of the rays' results."""
     _, left, _ = state
     by_weights, *by_sums, by_rendered = grads
+    if any(grad is None for grad in by_sums):
+        # One for all, since filling it takes a launch.
+        zero = torch.zeros_like(left)
+        by_sums = [zero if grad is None else grad for grad in by_sums]
     if by_rendered is None:
         by_rendered = left.new_zeros((left.shape[0], values.shape[1]))
-    return (
-        by_weights,
-        *(torch.zeros_like(left) if grad is None else grad for grad in by_sums),
-        by_rendered,
-    )
+    return by_weights, *by_sums, by_rendered
 
 
 def _differentiate_density(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geomim.kernels.resampling import reference
+from geomim.kernels.resampling import cuda, reference
 from geomim.kernels.selection import selected_kernels
 
 
@@ -54,6 +54,13 @@ def _invert_cdf_on_cpu(edges: Tensor, weights: Tensor, fractions: Tensor) -> tup
     cpu.invert_cdf(
         *_arrays(edges, weights, fractions, places, known), threads=torch.get_num_threads()
     )
+    return places, known
+
+
+@torch.library.impl("geomim::invert_cdf", "cuda")
+def _invert_cdf_on_cuda(edges: Tensor, weights: Tensor, fractions: Tensor) -> tuple[Tensor, Tensor]:
+    places, known = _empty_places(edges, weights, fractions)
+    cuda.invert_cdf(edges.contiguous(), weights.contiguous(), fractions.contiguous(), places, known)
     return places, known
 
 

@@ -3,7 +3,8 @@ import torch
 from numba import njit
 from torch.autograd import gradcheck, gradgradcheck
 
-from geomim.kernels.rendering import op
+from geomim.kernels import nvrtc
+from geomim.kernels.rendering import on_cuda, op
 from geomim.kernels.rendering.cpu import exponential
 from geomim.kernels.selection import use_kernels
 
@@ -182,3 +183,43 @@ def test_the_polynomial_exponentials_are_good_to_single_precision():
     exact = torch.from_numpy(x).double()
     torch.testing.assert_close(torch.from_numpy(first).double(), exact.exp(), rtol=3e-7, atol=0)
     torch.testing.assert_close(torch.from_numpy(second).double(), exact.expm1(), rtol=3e-7, atol=0)
+
+
+@pytest.mark.parametrize("kernel", ["render", "render_backward"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("density", [False, True])
+def test_every_instance_that_may_be_launched_is_listed(kernel, dtype, density):
+    listed = nvrtc.entry_points(nvrtc.load_source("rendering"))
+    assert on_cuda.instance(kernel, dtype, density=density) in listed
+
+
+@pytest.mark.parametrize(
+    ("count", "packed", "lanes"),
+    [(0, False, 1), (1, False, 1), (3, False, 4), (32, False, 32), (96, False, 32), (3, True, 32)],
+)
+def test_the_lanes_of_a_ray_are_a_power_of_two_within_a_warp(count, packed, lanes):
+    assert on_cuda.lanes(count, packed=packed) == lanes
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("kind", "layout"), _cases())
+@pytest.mark.parametrize("channels", [0, 3, 40])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_the_cuda_kernels_equal_the_cpus(kind, layout, channels, dtype):
+    results = {}
+    compute = torch.float64 if dtype == torch.float64 else torch.float32
+    for device in ("cpu", "cuda"):
+        samples, rest = _samples(kind, channels=channels, layout=layout, dtype=compute)
+        samples[-1] = samples[-1].to(dtype)
+        samples = [x.detach().to(device).requires_grad_() for x in samples]
+        rest = {k: x.to(device) if torch.is_tensor(x) else x for k, x in rest.items()}
+        rendered = _render(kind)(*samples, **rest)
+        slopes = torch.autograd.grad(_mixed(rendered), samples, create_graph=True)
+        plain = torch.autograd.grad(_mixed(rendered), samples, retain_graph=True)
+        second = torch.autograd.grad(slopes[0].double().square().sum(), samples)
+        results[device] = [x.cpu() for x in (*rendered, *slopes, *plain, *second)]
+    loose = {torch.float16: 1e-2, torch.bfloat16: 1e-1, torch.float32: 1e-3, torch.float64: 1e-9}
+    for here, there in zip(results["cpu"], results["cuda"], strict=True):
+        scale = max(1.0, here.double().abs().max().item()) if here.numel() else 1.0
+        torch.testing.assert_close(there, here, atol=loose[dtype] * scale, rtol=0)

@@ -3,6 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geomim.kernels import nvrtc
+from geomim.kernels.resampling import cuda
 from geomim.kernels.resampling.op import invert_cdf
 from geomim.kernels.selection import use_kernels
 from tests.geomim.strategies import seeds
@@ -120,3 +122,29 @@ def test_the_operator_keeps_torchs_rules(dtype, shared):
     edges, weights, fractions = _rows(4, 6, 5, dtype=dtype)
     arguments = edges, weights, fractions[:1] if shared else fractions
     torch.library.opcheck(torch.ops.geomim.invert_cdf, arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_instance_that_may_be_launched_is_listed(dtype):
+    assert cuda.instance(dtype) in nvrtc.entry_points(nvrtc.load_source("resampling"))
+
+
+@pytest.mark.parametrize(("intervals", "nbytes"), [(96, 8 * 97 * 4), (1535, 49152), (1536, 0)])
+def test_sums_that_are_too_many_for_shared_memory_are_kept_elsewhere(intervals, nbytes):
+    assert cuda.shared_bytes(torch.empty(3, intervals + 1)) == nbytes
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("intervals", [1, 97, 3000])
+def test_the_cuda_kernel_equals_the_cpus(dtype, intervals):
+    edges, weights, fractions = _rows(301, intervals, 64, dtype=dtype)
+    weights[7], weights[11, 0] = 0, torch.nan
+    expected, known = invert_cdf(edges, weights, fractions)
+    found, there = invert_cdf(edges.cuda(), weights.cuda(), fractions.cuda())
+    assert (found.diff(dim=1) >= 0).all()
+    assert torch.equal(there.cpu(), known)
+    scale = edges.abs().max().item()
+    tolerance = 1e-3 if dtype == torch.float32 else 1e-9
+    torch.testing.assert_close(found.cpu(), expected, atol=tolerance * scale, rtol=0)
