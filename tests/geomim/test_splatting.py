@@ -1,4 +1,7 @@
+import json
 import math
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from geomim.depth import unproject_depth
 from geomim.kernels.selection import use_kernels
 from geomim.splatting import project_lidar, splat_depth
 from geomim.transforms import RigidTransform
+from tests.geomim.nuscenes_tables import Tables
 from tests.geomim.scenes import look
 from tests.geomim.strategies import BATCHES, normal
 
@@ -227,3 +231,32 @@ def test_what_does_not_fit_is_refused():
         splat_depth(around()[0], PINHOLE)
     with pytest.raises(ValueError, match=r"must broadcast, got \(2,\), \(3,\) and \(\)"):
         project_lidar(around(2), cameras((3,)), cam_from_lidar=pose)
+
+
+@pytest.mark.parametrize(
+    ("recording", "images"), [("nuscenes_scene0061", 6), ("dgp_scene01_nuscenes", 9)]
+)
+def test_recorded_lidar_falls_where_it_should(recording, images):
+    root = os.environ.get("GEOMIM_REAL_DATA")
+    if root is None:
+        pytest.skip("GEOMIM_REAL_DATA is not set: no recorded lidar to project")
+    tables = Tables(Path(root) / recording)
+    expected = json.loads((tables.root / "expected_projection.json").read_text())
+    assert len(expected) == images
+    for entry in expected:
+        image, lidar = tables.data_of(entry["image"])
+        camera = tables.camera(image)
+        # Over the world, for the vehicle drives on between the two instants.
+        cam_from_lidar = tables.world_from_sensor(image).inverse() @ tables.world_from_sensor(lidar)
+        matrix = torch.tensor(entry["lidar_to_camera"], dtype=torch.float64)
+        torch.testing.assert_close(cam_from_lidar.matrix(), matrix, atol=1e-5, rtol=0)
+        for dtype in (torch.float32, torch.float64):
+            points = tables.points(lidar)[:, :3].to(dtype)
+            found = project_lidar(points, camera, cam_from_lidar=cam_from_lidar, near=1.0)
+            inner = torch.tensor(camera.size).flip(0) - 0.5
+            inside = ((found.pixels >= 0.5) & (found.pixels <= inner)).all(dim=-1)
+            seen = found.depth[found.valid & inside].double()
+            assert len(seen) == entry["n_points_z_gt_1m_inside"]
+            percentiles = seen.quantile(torch.tensor([0.1, 0.5, 0.9]).double())
+            wanted = torch.tensor(entry["depth_p10_p50_p90"], dtype=torch.float64)
+            torch.testing.assert_close(percentiles, wanted, atol=1e-3, rtol=0)
