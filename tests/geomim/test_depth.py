@@ -6,14 +6,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geomim.cameras import PinholeCamera
+from geomim.cameras import BrownConradyCamera, EquirectangularCamera, PinholeCamera
 from geomim.depth import (
     depth_from_distance,
     distance_from_depth,
     normals_from_depth,
     unproject_depth,
+    unproject_distance,
     valid_depth,
 )
+from geomim.kernels.selection import use_kernels
 from geomim.transforms import RigidTransform
 from tests.geomim.scenes import look
 from tests.geomim.strategies import BATCHES, batches, normal, seeds
@@ -206,3 +208,101 @@ def test_a_depth_map_of_another_size_is_refused(function):
         ValueError, match=r"depth must have the camera's size \(6, 9\), got \(9, 6\)"
     ):
         function(torch.ones(9, 6), camera_of())
+
+
+@pytest.mark.parametrize("function", [unproject_distance, depth_from_distance])
+def test_a_distance_map_of_another_size_is_refused(function):
+    with pytest.raises(
+        ValueError, match=r"distance must have the camera's size \(6, 9\), got \(9, 6\)"
+    ):
+        function(torch.ones(9, 6), camera_of())
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("camera_type", [PinholeCamera, EquirectangularCamera])
+def test_a_point_at_a_distance_is_so_far_away_in_the_pixels_direction(batch, camera_type):
+    camera = camera_of()
+    if camera_type is EquirectangularCamera:
+        camera = EquirectangularCamera.panorama(SIZE, dtype=torch.float64)
+    distance = with_holes(depth_of(batch))
+    world_from_cam = RigidTransform.exp(normal(*batch, 6, seed=1))
+    points, valid = unproject_distance(distance, camera)
+    assert torch.equal(valid, valid_depth(distance))
+    directions = camera.ray_directions(camera.pixel_grid()).directions
+    expected = torch.where(valid, distance, 0.0)[..., None] * directions
+    torch.testing.assert_close(points, expected)
+    moved = unproject_distance(distance, camera, world_from_cam=world_from_cam).points
+    torch.testing.assert_close(moved[valid], world_from_cam.apply(points)[valid])
+    assert not moved[~valid].any()
+
+
+def test_a_pose_a_row_serves_a_rolling_shutter():
+    depth, camera = with_holes(depth_of()), camera_of()
+    poses = RigidTransform.exp(normal(SIZE[0], 6, seed=1))
+    points, valid = unproject_depth(depth, camera, world_from_cam=poses)
+    row = unproject_depth(depth, camera, world_from_cam=poses[4])
+    torch.testing.assert_close(points[4], row.points[4])
+    assert not points[~valid].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_results_have_the_dtype_that_torch_promotes_to(dtype):
+    depth, camera = depth_of().to(dtype), camera_of()
+    assert unproject_depth(depth, camera).points.dtype == torch.float64
+    half = camera.to(dtype=torch.float16)
+    assert unproject_depth(depth, half).points.dtype == dtype
+    assert normals_from_depth(depth, half).normals.dtype == dtype
+
+
+def test_half_precision_normals_are_finite_and_close():
+    camera = camera_of()
+    plane = plane_depth(camera, torch.tensor([0.1, 0.2, -1.0], dtype=torch.float64), -2.0)
+    exact, _ = normals_from_depth(plane, camera)
+    coarse, valid = normals_from_depth(plane.half(), camera.to(dtype=torch.float16))
+    assert valid[1:-1, 1:-1].all()
+    torch.testing.assert_close(coarse.double(), exact, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("function", [unproject_depth, normals_from_depth])
+def test_autocast_leaves_geometry_in_full_precision(function):
+    depth, camera = depth_of().float(), camera_of().to(dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = function(depth, camera)[0]
+    assert torch.equal(inside, function(depth, camera)[0])
+
+
+@pytest.mark.parametrize("function", [unproject_depth, unproject_distance, normals_from_depth])
+def test_kernels_and_reference_agree_in_every_batch_shape(function):
+    for batch in BATCHES:
+        depth, camera = with_holes(depth_of(batch, seed=3)), camera_of(batch)
+        with use_kernels("reference"):
+            expected = function(depth, camera)
+        torch.testing.assert_close(function(depth, camera), expected)
+
+
+@pytest.mark.parametrize("shape", [(0, 6, 9), (2, 0, 6, 9)])
+@pytest.mark.parametrize("function", [unproject_depth, normals_from_depth])
+def test_batches_of_nothing_give_nothing(function, shape):
+    values, valid = function(torch.zeros(shape), camera_of())
+    assert values.shape == (*shape, 3)
+    assert valid.shape == shape
+
+
+def test_poses_of_another_batch_are_refused():
+    with pytest.raises(ValueError, match=r"points must lead with the batch \(2,\), got \(3, 6, 9"):
+        unproject_depth(
+            depth_of((3,)),
+            camera_of(),
+            world_from_cam=RigidTransform.identity(2).to(dtype=torch.float64),
+        )
+
+
+def test_normals_of_other_cameras_are_those_of_their_points():
+    depth = with_holes(depth_of())
+    camera = camera_of()
+    straight = BrownConradyCamera(
+        camera.focal, camera.principal_point, SIZE, torch.zeros(4, dtype=torch.float64)
+    )
+    torch.testing.assert_close(
+        normals_from_depth(depth, straight), normals_from_depth(depth, camera)
+    )
