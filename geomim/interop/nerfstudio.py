@@ -80,17 +80,7 @@ def camera_from_nerfstudio(
         ValueError: If the model is not known, a size or focal length is missing, or a perspective
             lens has a k4, which is of a model that nothing else has.
     """
-    missing = [name for name in ("w", "h") if name not in values]
-    if missing or not {"fl_x", "camera_angle_x"} & values.keys():
-        raise ValueError(f"values must have w, h, and fl_x or camera_angle_x, got {[*values]}")
-    size = int(values["h"]), int(values["w"])
-    if "fl_x" in values:
-        fl_x = float(values["fl_x"])
-    else:
-        fl_x = size[1] / 2 / math.tan(values["camera_angle_x"] / 2)
-    defaults = {"fl_y": fl_x, "cx": size[1] / 2, "cy": size[0] / 2}
-    plane = [fl_x, *(float(values.get(name, defaults[name])) for name in _PLANE[1:])]
-    focal, principal_point = torch.tensor(plane, dtype=dtype).split(2)
+    focal, principal_point, size = _plane_of(values, dtype)
     lens = _coefficients(values, _LENS if "k3" in values else _LENS[:4], dtype)
     match values.get("camera_model", "PINHOLE"):
         case "OPENCV_FISHEYE":
@@ -107,6 +97,23 @@ def camera_from_nerfstudio(
                 "camera_model must be PINHOLE, OPENCV, OPENCV_FISHEYE or a simpler one of them, "
                 f"got {model}"
             )
+
+
+def _plane_of(
+    values: Mapping[str, Any], dtype: torch.dtype
+) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """Return focal length, principal point, and height and width."""
+    if not {"w", "h"} <= values.keys() or not {"fl_x", "camera_angle_x"} & values.keys():
+        raise ValueError(f"values must have w, h, and fl_x or camera_angle_x, got {[*values]}")
+    height, width = int(values["h"]), int(values["w"])
+    if "fl_x" in values:
+        fl_x = float(values["fl_x"])
+    else:
+        fl_x = width / 2 / math.tan(values["camera_angle_x"] / 2)
+    defaults = {"fl_x": fl_x, "fl_y": fl_x, "cx": width / 2, "cy": height / 2}
+    plane = [float(values.get(name, default)) for name, default in defaults.items()]
+    focal, principal_point = torch.tensor(plane, dtype=dtype).split(2)
+    return focal, principal_point, (height, width)
 
 
 def _coefficients(values: Mapping[str, Any], names: tuple[str, ...], dtype: torch.dtype) -> Tensor:
