@@ -1,5 +1,6 @@
 """Cameras whose rays are bent before they meet the plane: what all of them do alike."""
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geomim.batching import over_points
-from geomim.cameras.plane import PlaneCamera, all_finite
+from geomim.cameras.plane import PlaneCamera, all_finite, length
 from geomim.cameras.protocol import NEAREST_DEPTH, Projection, RayDirections, Unprojection
 
 # A ray this close to the camera's plane, in radians, crosses no depth but 0.
@@ -64,31 +65,34 @@ class LensCamera(PlaneCamera):
         camera's plane.
         """
         vectors, holds = self._sights(pixels)
+        along = vectors[..., 2]
         with torch.no_grad():
-            along = vectors[..., 2]
-            points = vectors * (depth / along)[..., None]
-            crosses = along.abs() > GRAZING * vectors.norm(dim=-1)
-            valid = holds & crosses & (depth / along > 0) & (depth.abs() > NEAREST_DEPTH)
-            valid = valid & all_finite(points)
-        vectors = _or_ahead(valid, vectors)
-        stretch = torch.where(valid, depth, 1.0) / vectors[..., 2]
-        return Unprojection(torch.where(valid[..., None], vectors * stretch[..., None], 0.0), valid)
+            stretch = depth / along
+            crosses = along.abs() > GRAZING * length(vectors)
+            meets = holds & crosses & (stretch > 0) & (stretch < math.inf)
+            meets = meets & (depth.abs() > NEAREST_DEPTH)
+        # Masked before and after: no quotient is felt that is not one.
+        stretch = torch.where(meets, depth, 1.0) / torch.where(meets, along, 1.0)
+        points = vectors * stretch[..., None]
+        valid = meets & all_finite(points.detach())
+        return Unprojection(torch.where(valid[..., None], points, 0.0), valid)
 
     def ray_directions(self, pixels: Float[Tensor, "*point 2"]) -> RayDirections:
         """Return the unit directions in which pixels look; invalid where the model holds none."""
         vectors, holds = self._sights(pixels)
-        directions = vectors / vectors.norm(dim=-1, keepdim=True)
+        directions = vectors / length(vectors)[..., None]
         return RayDirections(torch.where(holds[..., None], directions, 0.0), holds)
 
     def _sights(self, pixels: Tensor) -> Sights:
         """Return vectors along the rays of pixels, straight ahead where there is none."""
         focal, principal_point = self._over(pixels)
-        finite = all_finite(pixels)
-        # Masked before and after: neither pixel nor intrinsics feel what is not finite.
-        plane = (torch.where(finite[..., None], pixels, 0.0) - principal_point) / focal
-        finite = finite & all_finite(plane)
+        plane = (pixels - principal_point) / focal
+        finite = all_finite(plane)
+        if plane.requires_grad:
+            # Once more without the others: intrinsics must not feel what is not finite.
+            plane = (torch.where(finite[..., None], pixels, 0.0) - principal_point) / focal
         vectors, holds = self._straighten(torch.where(finite[..., None], plane, 0.0))
-        holds = holds & finite & vectors.detach().norm(dim=-1).isfinite()
+        holds = holds & finite & length(vectors.detach()).isfinite()
         return Sights(_or_ahead(holds, vectors), holds)
 
 
@@ -119,6 +123,4 @@ def root_or_zero(square: Tensor) -> Tensor:
 
 def _or_ahead(valid: Tensor, vectors: Tensor) -> Tensor:
     """Put (0, 0, 1) in place of vectors that are not valid."""
-    across, along = vectors.split([2, 1], dim=-1)
-    valid = valid[..., None]
-    return torch.cat([torch.where(valid, across, 0.0), torch.where(valid, along, 1.0)], dim=-1)
+    return torch.where(valid[..., None], vectors, vectors.new_tensor([0.0, 0.0, 1.0]))
