@@ -11,6 +11,7 @@ from torch import Tensor
 from geomim.batching import over_points
 from geomim.cameras import NEAREST_DEPTH, Camera
 from geomim.cameras.lens import GRAZING
+from geomim.kernels.clipping.op import clip_rays as clip_flat_rays
 from geomim.transforms import RigidTransform
 
 Corner = tuple[float, float, float]
@@ -233,8 +234,9 @@ def clip_rays_to_box(
     """Return where rays enter and leave boxes along the axes: Kay and Kajiya 1986, exactly.
 
     Faces belong to a box, so a ray may run in one or touch a corner. Rays and boxes broadcast as
-    tensors do. No ray hits a box whose lower corner is above its upper one. Differentiable in rays
-    and corners: a ray that starts inside has its ``near`` from the argument, without gradient.
+    tensors do. No ray hits a box whose lower corner is above its upper one. Differentiable, once,
+    in rays and corners; a ray that starts inside has its ``near`` from the argument, without
+    gradient.
 
     Args:
         rays: In the frame of the boxes.
@@ -242,40 +244,26 @@ def clip_rays_to_box(
         upper: Opposite corners.
         near: Nothing closer counts,
         far: and nothing farther.
+
+    Raises:
+        TypeError: If the rays are neither float32 nor float64.
     """
-    low, high = (torch.as_tensor(c, dtype=rays.dtype, device=rays.device) for c in (lower, upper))
-    o, d, low, high = torch.broadcast_tensors(rays.origins, rays.directions, low, high)
-    ahead = d > 0
-    front, back = torch.where(ahead, low, high), torch.where(ahead, high, low)
-    with torch.no_grad():
-        inside = torch.where((low <= o) & (o <= high), torch.inf, -torch.inf)
-        entry, entry_axis = _crossings(front, o, d, -inside).max(dim=-1)
-        leave, leave_axis = _crossings(back, o, d, inside).min(dim=-1)
-        first, last = entry.clamp(min=near), leave.clamp(max=far)
-        valid = rays.valid & (first <= last) & first.isfinite() & last.isfinite()
-        valid = valid & o.isfinite().all(dim=-1) & d.isfinite().all(dim=-1)
-        first, last = (torch.where(valid, bound, 0.0) for bound in (first, last))
-        entered, left = valid & (entry >= near), valid & (leave <= far)
-    # Divided again by what counted alone: no other slope can spoil a gradient of 0.
-    return RaySpan(
-        torch.where(entered, _crossing(front, o, d, entry_axis, entered), first),
-        torch.where(left, _crossing(back, o, d, leave_axis, left), last),
-        valid,
+    boxes = [torch.as_tensor(c, dtype=rays.dtype, device=rays.device) for c in (lower, upper)]
+    low, high = torch.broadcast_tensors(*boxes)
+    origins, _ = torch.broadcast_tensors(rays.origins, low)
+    batch = origins.shape[:-1]
+    # One box for all is never written out.
+    low, high = (c.reshape(1, 3) if c.numel() == 3 else c.expand_as(origins) for c in (low, high))
+    first, last, valid = clip_flat_rays(
+        origins.reshape(-1, 3),
+        rays.directions.expand_as(origins).reshape(-1, 3),
+        low.reshape(-1, 3),
+        high.reshape(-1, 3),
+        rays.valid.expand(batch).reshape(-1),
+        near=near,
+        far=far,
     )
-
-
-def _crossings(faces: Tensor, o: Tensor, d: Tensor, parallel: Tensor) -> Tensor:
-    """Return where rays cross the face of each axis, ``parallel`` if they never do."""
-    # A number too small to divide by moves nothing within any distance.
-    moving = d.abs() >= torch.finfo(d.dtype).tiny
-    return torch.where(moving, (faces - o) / torch.where(moving, d, 1.0), parallel)
-
-
-def _crossing(faces: Tensor, o: Tensor, d: Tensor, axis: Tensor, valid: Tensor) -> Tensor:
-    """Return where rays cross the face of one axis each, 0 where that is not valid."""
-    face, start, step = (part.gather(-1, axis[..., None])[..., 0] for part in (faces, o, d))
-    gap = torch.where(valid, face, 0.0) - torch.where(valid, start, 0.0)
-    return gap / torch.where(valid, step, 1.0)
+    return RaySpan(first.reshape(batch), last.reshape(batch), valid.reshape(batch))
 
 
 def _slant(rays: Rays, lengths: Tensor, name: str, world_from_cam: RigidTransform | None) -> Tensor:
