@@ -1,0 +1,48 @@
+"""Run the examples of pages that teach by them; conventions have a stricter test of their own."""
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+PARSER = doctest.DocTestParser()
+PREAMBLE, *SECTIONS = re.split(r"^## ", (DOCS / "geometry.md").read_text(), flags=re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def names():
+    """What the examples start from, shared as the page is read from top to bottom."""
+    names = {}
+    run("preamble", PREAMBLE, names)
+    return names
+
+
+def title(section):
+    return section.splitlines()[0]
+
+
+def run(name, text, names):
+    test = PARSER.get_doctest(text, names, name, "geometry.md", 0)
+    report = []
+    results = doctest.DocTestRunner().run(test, out=report.append, clear_globs=False)
+    names.update(test.globs)
+    assert results.failed == 0, "".join(report)
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=title)
+def test_the_examples_of_a_section_print_what_they_say(section, names):
+    run(title(section), section, names)
+
+
+def test_every_python_block_is_run():
+    blocks = re.findall(r"^```python\n(.*?)^```", "".join(SECTIONS), flags=re.MULTILINE | re.DOTALL)
+    assert blocks
+    assert all(block.startswith(">>> ") for block in blocks)
+
+
+def test_every_page_that_is_linked_to_is_there():
+    for page in DOCS.glob("*.md"):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (DOCS / target).exists(), (page.name, target)
