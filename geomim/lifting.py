@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from geomim.cameras import Camera
+from geomim.cameras import NEAREST_DEPTH, Camera
 from geomim.grids import VoxelGrid
+from geomim.kernels.pooling.op import frustum_cells, pool
 from geomim.kernels.trilinear.op import compute_dtype, trilinear
 from geomim.transforms import RigidTransform
 
@@ -98,37 +99,29 @@ def lift_by_pushing(
     """Send every pixel's features along its ray and sum, cell by cell, features times depth.
 
     Each depth bin of each pixel of the feature maps is one point, at the bin's middle, and falls
-    into one cell (Philion and Fidler 2020, LSS). The sums are taken in one order: the result is the
-    same every time. Differentiable with respect to features and distribution; poses and calibration
-    only decide which cell is hit and get no gradient.
+    into one cell (Philion and Fidler 2020, LSS); the features of all these points are never made.
+    On the CPU the sums are taken in one order: the result is the same every time. Differentiable
+    with respect to features and distribution; poses and calibration only decide which cell is hit
+    and get no gradient.
 
     Arguments and errors are those of :func:`lift_by_pulling`. A cell is ``seen`` if any point falls
     into it.
     """
     views = _gather_views(features, depth_distribution, depth_edges, camera, ego_from_cam)
+    items, voxels = views.features.shape[0], math.prod(grid.shape)
     cell = _frustum_cells(views, depth_edges, ego_from_cam, grid)
-    items, voxels = cell.shape[0], math.prod(grid.shape)
-    first = torch.arange(items, device=cell.device) * voxels
-    # Points outside the grid go to one bag behind the last, which is dropped: no wait for a count.
-    bag = torch.where(cell >= 0, cell + first[:, None], items * voxels).flatten()
-    bag, order = torch.sort(bag, stable=True)
-    offsets = torch.searchsorted(bag, torch.arange(items * voxels + 1, device=bag.device))
-    # Points run over item, view, bin, pixel, the rows of features over item, view, pixel.
-    bins, pixels = views.distribution.shape[2], math.prod(views.distribution.shape[3:])
-    row = order // (bins * pixels) * pixels + order % pixels
-    summed = torch.nn.functional.embedding_bag(
-        row,
-        views.features.movedim(2, -1).reshape(-1, views.features.shape[2]),
-        offsets,
-        mode="sum",
-        per_sample_weights=views.distribution.reshape(-1)[order],
+    pooled = pool(
+        views.features.flatten(0, 1).flatten(2).mT,
+        views.distribution.flatten(0, 1).flatten(2),
+        cell,
+        cells=items * voxels,
     )
-    count = torch.diff(offsets)
+    # Points outside the grid mark one voxel more, which is left out: no wait for a count.
+    hit = torch.where(cell >= 0, cell, items * voxels).flatten()
+    seen = torch.zeros(items * voxels + 1, dtype=torch.bool, device=cell.device)
+    seen = seen.index_fill(0, hit, True)[:-1]
     return _over_grid(
-        summed[:-1].reshape(items, voxels, -1),
-        (count > 0).reshape(items, voxels),
-        views.batch,
-        grid,
+        pooled.reshape(items, voxels, -1), seen.reshape(items, voxels), views.batch, grid
     )
 
 
@@ -187,23 +180,27 @@ def _bin_coordinate(depth: Tensor, edges: Tensor) -> Tensor:
     return index + (depth - edges[index]) / (edges[index + 1] - edges[index])
 
 
+@torch.no_grad()
 def _frustum_cells(
     views: _Views, edges: Tensor, ego_from_cam: RigidTransform, grid: VoxelGrid
 ) -> Tensor:
-    """Return the cell of every point, or -1: items by points over view, bin, row and column."""
-    shape = ego_from_cam.shape
-    depth = ((edges[1:] + edges[:-1]) / 2).to(ego_from_cam.dtype)[:, None, None]
+    """Return the cell of every point, counted through the items, or -1: view by bin by pixel."""
     pixels = views.camera.pixel_grid().to(ego_from_cam.dtype)
-    frustum = (*shape, len(depth), *pixels.shape[:2])
-    with torch.no_grad():
-        points_cam, valid = views.camera.unproject(
-            pixels.expand(*frustum, 2), depth.expand(frustum)
-        )
-        points = ego_from_cam.apply(points_cam)
-        inside = valid & grid.contains(points)
-        x, y, z = torch.where(inside[..., None], grid.to_index(points), 0.0).long().unbind(dim=-1)
-        cell = (z * grid.shape[1] + y) * grid.shape[0] + x
-    return torch.where(inside, cell, -1).reshape(views.features.shape[0], -1)
+    shape = (*ego_from_cam.shape, *pixels.shape[:2])
+    unit = pixels.new_ones(()).expand(shape)
+    ahead, valid = views.camera.unproject(pixels.expand(*shape, 2), unit)
+    # Points of a pixel are on one line: where it starts, and how far a metre of depth leads.
+    start = grid.to_index(ego_from_cam.translation)
+    step = ego_from_cam.rotate(ahead) / ahead.new_tensor(grid.cell)
+    step = torch.where(valid[..., None], step, torch.nan)
+    middles = ((edges[1:] + edges[:-1]) / 2).to(pixels.dtype)
+    return frustum_cells(
+        start.reshape(-1, 3),
+        step.reshape(-1, math.prod(pixels.shape[:2]), 3),
+        torch.where(middles > NEAREST_DEPTH, middles, torch.nan),
+        views=max(1, views.features.shape[1]),
+        shape=grid.shape,
+    )
 
 
 def _over_grid(values: Tensor, seen: Tensor, batch: torch.Size, grid: VoxelGrid) -> LiftedVolume:

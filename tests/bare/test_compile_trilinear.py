@@ -5,7 +5,7 @@ import torch
 
 from geomim.cameras import PinholeCamera
 from geomim.grids import VoxelGrid, sample_volume, sample_volume_with_gradient
-from geomim.lifting import lift_by_pulling
+from geomim.lifting import lift_by_pulling, lift_by_pushing
 from geomim.transforms import RigidTransform
 
 GRID = VoxelGrid((0.0, 0.0, 0.0), (0.5, 0.5, 0.5), (5, 4, 3))
@@ -38,6 +38,26 @@ def test_sampling_works_under_autocast():
     torch.testing.assert_close(
         values, sample_volume(mixed.float(), points, GRID).values.bfloat16(), rtol=2**-7, atol=1e-2
     )
+
+
+@pytest.mark.parametrize("lift", [lift_by_pulling, lift_by_pushing])
+def test_lifting_compiles_whole_with_its_gradients(lift):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 3, 4, 4, generator=generator).requires_grad_()
+    depths = torch.rand(2, 8, 4, 4, generator=generator).requires_grad_()
+    camera = PinholeCamera(torch.full((2, 2), 3.0), torch.full((2, 2), 2.0), (4, 4))
+
+    def loss(features: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
+        poses = RigidTransform.identity(2)
+        edges = torch.linspace(0.2, 1.8, 9)
+        volume, seen = lift(features, depths, edges, camera=camera, ego_from_cam=poses, grid=GRID)
+        return volume.square().sum() + seen.sum()
+
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    expected = torch.autograd.grad(loss(features, depths), (features, depths))
+    found = torch.autograd.grad(compiled(features, depths), (features, depths))
+    assert all(slope.any() for slope in expected)
+    torch.testing.assert_close(found, expected)
 
 
 def test_lifting_refuses_depths_of_another_size():

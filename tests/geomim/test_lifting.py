@@ -5,10 +5,12 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from geomim.cameras import PinholeCamera
+from geomim.cameras import MixedCamera, PinholeCamera
 from geomim.grids import VoxelGrid, sample_volume
+from geomim.kernels.selection import use_kernels
 from geomim.lifting import lift_by_pulling, lift_by_pushing
 from geomim.transforms import RigidTransform
+from tests.geomim.cameras.lenses import camera_of
 from tests.geomim.strategies import normal
 
 # Ego axes are x forward, y left, z up; a camera at the ego's origin looks forward.
@@ -187,6 +189,57 @@ def test_a_grid_behind_all_cameras_stays_empty(lift):
     assert not seen.any()
     assert volume.count_nonzero() == 0
     assert torch.autograd.grad(volume.sum(), features)[0].count_nonzero() == 0
+
+
+@pytest.mark.parametrize("lift", [lift_by_pulling, lift_by_pushing])
+def test_without_cameras_the_volume_stays_empty(lift):
+    volume, seen = lift(
+        normal(3, 0, 2, 8, 8, seed=1),
+        _distribution(3, 0, 8, 8, 8),
+        EDGES,
+        camera=_camera(3, 0),
+        ego_from_cam=_poses(3, 0),
+        grid=GRID,
+    )
+    assert volume.shape == (3, 2, 4, 8, 10)
+    assert volume.count_nonzero() == 0
+    assert not seen.any()
+
+
+@pytest.mark.parametrize("lift", [lift_by_pulling, lift_by_pushing])
+def test_two_rigs_in_a_batch_are_two_batches_of_one(lift):
+    """Rigs of another lens at every place, and of other poses in every item."""
+    views = 3
+    rigs = [
+        MixedCamera.stack([camera_of(model, seed=seed) for seed, model in enumerate(models, item)])
+        for item, models in enumerate(
+            [("mei", "pinhole", "kannala-brandt"), ("brown-conrady 5", "eucm", "equirectangular")]
+        )
+    ]
+    both = MixedCamera(
+        (*rigs[0].groups, *rigs[1].groups),
+        (*rigs[0].rows, *(row + views for row in rigs[1].rows)),
+        torch.Size([2, views]),
+    )
+    poses, features = _poses(2, views, seed=7), normal(2, views, 2, 12, 16, seed=1)
+    distribution = _distribution(2, views, 8, 12, 16)
+    whole = lift(features, distribution, EDGES, camera=both, ego_from_cam=poses, grid=GRID)
+    assert whole.seen.double().mean() > 0.2
+    for i, rig in enumerate(rigs):
+        alone = lift(
+            features[i], distribution[i], EDGES, camera=rig, ego_from_cam=poses[i], grid=GRID
+        )
+        torch.testing.assert_close(whole.volume[i], alone.volume)
+        assert torch.equal(whole.seen[i], alone.seen)
+
+
+@pytest.mark.parametrize("lift", [lift_by_pulling, lift_by_pushing])
+def test_the_reference_kernels_lift_the_same(lift):
+    arguments = (normal(2, 3, 16, 16, seed=1), _distribution(2, 8, 16, 16), EDGES)
+    options = {"camera": _camera(2), "ego_from_cam": _poses(2), "grid": GRID}
+    with use_kernels("reference"):
+        expected = lift(*arguments, **options)
+    torch.testing.assert_close(lift(*arguments, **options), expected)
 
 
 @pytest.mark.parametrize("lift", [lift_by_pulling, lift_by_pushing])
