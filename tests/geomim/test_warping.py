@@ -1,10 +1,5 @@
-import os
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from geomim.cameras import PinholeCamera
 from geomim.raycasting import cast_rays
@@ -245,38 +240,3 @@ def test_a_source_depth_of_another_size_is_refused():
             target_camera=view.camera,
             source_from_target=RigidTransform.identity(dtype=torch.float64),
         )
-
-
-def real_walk():
-    """Camera, depth in metres and poses of the recorded walk."""
-    root = os.environ.get("GEOMIM_REAL_DATA")
-    if root is None:
-        pytest.skip("GEOMIM_REAL_DATA is not set: no recorded frames to reproject")
-    walk = Path(root) / "rgbd_hololens"
-    names = (walk / "frames.txt").read_text().split()
-    depth = np.stack(
-        [np.asarray(Image.open(walk / "depth" / f"{Path(n).stem}.png")) for n in names]
-    )
-    matrix = torch.from_numpy(np.loadtxt(walk / "K.txt")).float()
-    poses = torch.from_numpy(np.loadtxt(walk / "poses.txt")).reshape(-1, 4, 4).float()
-    camera = PinholeCamera.from_matrix(matrix, size=depth.shape[1:], source_pixel_centre="integer")
-    return (
-        camera,
-        torch.from_numpy(depth.astype(np.float32)) / 1000,
-        RigidTransform.from_matrix(poses),
-    )
-
-
-@pytest.mark.parametrize(("inverted", "low", "high"), [(False, 0.0, 0.01), (True, 0.05, 10.0)])
-def test_recorded_frames_reproject_into_their_neighbours(inverted, low, high):
-    camera, depth, world_from_cam = real_walk()
-    if inverted:
-        world_from_cam = world_from_cam.inverse()
-    _, expected, observed, valid = reproject_depth(
-        depth[1::4],
-        depth[::4],
-        source_camera=camera,
-        target_camera=camera,
-        source_from_target=world_from_cam[1::4].inverse() @ world_from_cam[::4],
-    )
-    assert low < (expected - observed).abs()[valid].median() < high
