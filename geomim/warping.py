@@ -93,8 +93,11 @@ def reproject_depth(
             f"source_depth must have the camera's size {source_camera.size}, "
             f"got {tuple(source_depth.shape[-2:])}"
         )
-    points_target, known = unproject_depth(target_depth, target_camera)
-    pixels, expected, landed = source_camera.project(source_from_target.apply(points_target))
+    # The source's frame is the world here.
+    points_source, known = unproject_depth(
+        target_depth, target_camera, world_from_cam=source_from_target
+    )
+    pixels, expected, landed = source_camera.project(points_source)
     filled = valid_depth(source_depth)
     inverse = 1 / torch.where(filled, source_depth, 1.0)
     samples = sample_bilinear(inverse[..., None, :, :], filled, pixels)
