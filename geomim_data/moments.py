@@ -19,6 +19,14 @@ def valid_poses(world_from_sensor: Float64[np.ndarray, "frame 4 4"]) -> Bool[np.
     return finite & turned & (error < _RIGID_TOLERANCE) & (homogeneous < _RIGID_TOLERANCE)
 
 
+def nearest_rigid(matrix: Float64[np.ndarray, "4 4"]) -> Float64[np.ndarray, "4 4"]:
+    """Return the nearest rigid transform: files round rotations to a few digits."""
+    rigid = np.eye(4)
+    left, _, right = np.linalg.svd(matrix[:3, :3])
+    rigid[:3, :3], rigid[:3, 3] = left @ right, matrix[:3, 3]
+    return rigid
+
+
 def moment_arrays(
     count: int,
     *,

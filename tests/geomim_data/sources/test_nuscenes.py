@@ -397,9 +397,7 @@ def devkit():
             warnings.simplefilter("ignore")
             from nuscenes.nuscenes import NuScenes
     except ImportError:
-        pytest.skip(
-            "nuscenes-devkit is not there: pip install --no-deps -r requirements/nuscenes-oracle.txt"
-        )
+        pytest.skip("nuscenes-devkit is not there: see requirements/nuscenes-oracle.txt")
     return NuScenes
 
 
