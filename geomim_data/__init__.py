@@ -8,17 +8,24 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from geomim_data.camera_reader import CameraReader
+    from geomim_data.clip_batch import ClipBatch
+    from geomim_data.clips import ClipDataset, ClipTimes
     from geomim_data.dataset import RgbdBatch, RgbdDataset
     from geomim_data.errors import DataError
+    from geomim_data.lidar_reader import LidarReader
     from geomim_data.loader import make_loader
     from geomim_data.sampler import EpochSampler
-    from geomim_data.split import split_frames
+    from geomim_data.split import split_frames, split_samples
     from geomim_data.store import Scene, Store, open_store
 
 __all__ = [
     "CameraReader",
+    "ClipBatch",
+    "ClipDataset",
+    "ClipTimes",
     "DataError",
     "EpochSampler",
+    "LidarReader",
     "RgbdBatch",
     "RgbdDataset",
     "Scene",
@@ -26,12 +33,17 @@ __all__ = [
     "make_loader",
     "open_store",
     "split_frames",
+    "split_samples",
 ]
 
 _HOMES = {
     "CameraReader": "geomim_data.camera_reader",
+    "ClipBatch": "geomim_data.clip_batch",
+    "ClipDataset": "geomim_data.clips",
+    "ClipTimes": "geomim_data.clips",
     "DataError": "geomim_data.errors",
     "EpochSampler": "geomim_data.sampler",
+    "LidarReader": "geomim_data.lidar_reader",
     "RgbdBatch": "geomim_data.dataset",
     "RgbdDataset": "geomim_data.dataset",
     "Scene": "geomim_data.store",
@@ -39,6 +51,7 @@ _HOMES = {
     "make_loader": "geomim_data.loader",
     "open_store": "geomim_data.store",
     "split_frames": "geomim_data.split",
+    "split_samples": "geomim_data.split",
 }
 
 

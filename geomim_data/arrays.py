@@ -22,7 +22,9 @@ from geomim_data.schema import MAX_JSON_BYTES, ZARR_JSON, parse_json, parse_mode
 MAX_SMALL_BYTES = 2**30
 _MAP_BYTES = 2**16
 
-DataType = Literal["bool", "uint8", "uint16", "uint32", "int64", "float64"]
+DataType = Literal[
+    "bool", "uint8", "uint16", "uint32", "int16", "int32", "int64", "float32", "float64"
+]
 Kind = Literal["small", "blob", "gzip", "blosc"]
 Shape = tuple[Annotated[int, Field(ge=0, lt=2**48)], ...]
 
@@ -119,7 +121,7 @@ class ArrayLayout:
     """How an array lies on disk.
 
     ``kind`` is ``small`` (one chunk with a checksum), ``blob`` (bytes in shards) or the codec of
-    its planes; ``outer`` is the shape of one file and ``inner`` that of one chunk in it.
+    its planes or rows; ``outer`` is the shape of one file and ``inner`` that of one chunk in it.
     """
 
     shape: tuple[int, ...]

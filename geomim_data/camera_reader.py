@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import final
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64, UInt16
+from jaxtyping import Bool, Float64, Int32, Int64, UInt16
 
 from geomim_data.arrays import DataType, read_layout, read_small
 from geomim_data.errors import DataError
@@ -113,6 +113,18 @@ class CameraReader:
         self._expect(self.has_depth, "depth")
         return self._small("depth_timestamp_us", "int64")
 
+    @cached_property
+    def key_frame(self) -> Bool[np.ndarray, " frame"]:
+        """Which frames belong to a sample, an annotated moment of the scene."""
+        self._expect(self.attributes.has_key_frame, "key frames")
+        return self._small("key_frame", "bool")
+
+    @cached_property
+    def sample(self) -> Int32[np.ndarray, " frame"]:
+        """Number of the sample that each frame belongs to or leads up to, or -1."""
+        self._expect(self.attributes.has_sample, "samples")
+        return self._small("sample", "int32")
+
     def rgb_bytes(self, frame: int) -> bytes:
         """Return a frame's JPEG or PNG file as the source had it."""
         self._check(frame)
@@ -146,6 +158,10 @@ class CameraReader:
             _ = self.depth_intrinsics, self.depth_timestamp_us
         if self.has_label:
             _ = self.label_valid
+        if self.attributes.has_key_frame:
+            _ = self.key_frame
+        if self.attributes.has_sample:
+            _ = self.sample
         try:
             _ = self._rgb, self._planes
         except DataError as error:

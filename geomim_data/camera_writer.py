@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, final
 
 import numpy as np
-from jaxtyping import Bool, Float64, UInt16
+from jaxtyping import Bool, UInt16
 
 from geomim_data.codecs import (
     crc32c,
@@ -18,25 +18,14 @@ from geomim_data.codecs import (
 from geomim_data.errors import DataError
 from geomim_data.files import write_file
 from geomim_data.metadata import Attributes, GroupFiles
+from geomim_data.moments import moment_arrays, valid_poses
 from geomim_data.recording import CameraRecording, Deflated, Frame
 from geomim_data.schema import CameraAttributes, DepthCodec
-from geomim_data.shards import SHARD_BYTES, BlobWriter, PlaneWriter
+from geomim_data.shards import SHARD_BYTES, BlobWriter, ChunkWriter
 
 DepthCodecChoice = Literal["auto", "gzip", "blosc"]
 
-_RIGID_TOLERANCE = 1e-2
 _INT64 = np.iinfo(np.int64)
-
-
-def valid_poses(world_from_cam: Float64[np.ndarray, "frame 4 4"]) -> Bool[np.ndarray, " frame"]:
-    """Tell which poses are finite rigid transforms, to the few digits that files keep."""
-    finite = np.all(np.isfinite(world_from_cam), axis=(1, 2))
-    matrix = np.where(finite[:, None, None], world_from_cam, np.eye(4)).clip(-1e9, 1e9)
-    rotation = matrix[:, :3, :3].clip(-2, 2)
-    error = np.abs(rotation.transpose(0, 2, 1) @ rotation - np.eye(3)).max(axis=(1, 2))
-    homogeneous = np.abs(matrix[:, 3] - np.array([0.0, 0.0, 0.0, 1.0])).max(axis=1)
-    turned = np.linalg.det(rotation) > 0  # a reflection has -1
-    return finite & turned & (error < _RIGID_TOLERANCE) & (homogeneous < _RIGID_TOLERANCE)
 
 
 @final
@@ -51,7 +40,7 @@ class PlaneStack:
         self.nbytes = 0
         self.codec: DepthCodec | None = None if choice == "auto" else choice
         per_shard = max(1, min(frames, SHARD_BYTES // (2 * size[0] * size[1])))
-        self.writer = PlaneWriter(folder, per_shard=per_shard)
+        self.writer = ChunkWriter(folder, per_shard=per_shard, axes=3)
 
     def append(self, plane: UInt16[np.ndarray, "h w"] | Deflated) -> None:
         """Write the next frame's plane.
@@ -194,6 +183,8 @@ class CameraWriter:
             depth_kind=camera.depth_kind,
             source_pixel_centre=camera.source_pixel_centre,
             label_names=camera.label_names,
+            has_key_frame=camera.key_frame is not None,
+            has_sample=camera.sample is not None,
         )
 
     def _metadata(self, pose_valid: Bool[np.ndarray, " frame"]) -> dict[str, bytes]:
@@ -239,7 +230,8 @@ class CameraWriter:
             )
         if camera.label_size is not None:
             arrays["label_valid"] = (np.array(rows.label_valid, dtype=np.bool_), {})
-        return arrays
+        moments = moment_arrays(camera.frames, key_frame=camera.key_frame, sample=camera.sample)
+        return arrays | {name: (values, {}) for name, values in moments.items()}
 
     def _intrinsics(
         self, name: str, values: np.ndarray | None, size: tuple[int, int]

@@ -95,6 +95,21 @@ def _rgbd(arguments: argparse.Namespace) -> "Source":
     return _chosen(source, arguments.scenes)
 
 
+def _nuscenes(arguments: argparse.Namespace) -> "Source":
+    from geomim_data.sources.nuscenes import NuScenesSource
+
+    return NuScenesSource(
+        _existing_root(arguments.root, "GEOMIM_NUSCENES_ROOT", "data/nuscenes"),
+        version=arguments.version,
+        scenes=None if arguments.scenes is None else tuple(arguments.scenes),
+        split=arguments.split,
+        cameras=None if arguments.cameras is None else tuple(arguments.cameras),
+        sweeps=not arguments.no_sweeps,
+        lidar=not arguments.no_lidar,
+        with_map=not arguments.no_map,
+    )
+
+
 def _existing_root(root: Path | None, variable: str, default: str) -> Path:
     """Return the folder to read, from ``--root``, the environment or the default place."""
     found = root or Path(os.environ.get(variable) or default)
@@ -178,7 +193,7 @@ def _view(arguments: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="geomim-data", description="Turn RGB-D recordings into verifiable Zarr v3 stores."
+        prog="geomim-data", description="Turn recordings into verifiable Zarr v3 stores."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_convert(commands.add_parser("convert", help="convert a data set to a store"))
@@ -214,6 +229,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     datasets = parser.add_subparsers(required=True, metavar="DATASET")
     scannet = datasets.add_parser("scannet", help="ScanNet scans (.sens)")
     _add_conversion(scannet, _scannet, "$GEOMIM_SCANNET_ROOT, else data/scannet")
+    _add_depth(scannet)
     chosen = scannet.add_mutually_exclusive_group()
     chosen.add_argument("--scenes", nargs="+", metavar="SCENE", help=_SCENES_HELP)
     chosen.add_argument("--split", type=Path, metavar="FILE", help="a list of scans, one a line")
@@ -221,6 +237,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 
     rgbd = datasets.add_parser("rgbd", help="TUM RGB-D, 7-Scenes, or plain folders of images")
     _add_conversion(rgbd, _rgbd, "$GEOMIM_RGBD_ROOT, else data/rgbd")
+    _add_depth(rgbd)
     rgbd.add_argument("--scenes", nargs="+", metavar="SCENE", help=_SCENES_HELP)
     layouts = ("auto", "tum", "7scenes", "folder")
     rgbd.add_argument("--layout", choices=layouts, default="auto", help="default: auto")
@@ -229,6 +246,24 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
         "--depth-coding", choices=("linear", "sun3d"), default="linear", help="default: linear"
     )
 
+    nuscenes = datasets.add_parser("nuscenes", help="nuScenes v1.0, and what has its layout")
+    _add_conversion(nuscenes, _nuscenes, "$GEOMIM_NUSCENES_ROOT, else data/nuscenes")
+    nuscenes.add_argument(
+        "--version",
+        default="v1.0-trainval",
+        help="the folder of the tables (default: v1.0-trainval)",
+    )
+    chosen = nuscenes.add_mutually_exclusive_group()
+    chosen.add_argument("--scenes", nargs="+", metavar="SCENE", help=_SCENES_HELP)
+    chosen.add_argument("--split", type=Path, metavar="FILE", help="a list of scenes, one a line")
+    nuscenes.add_argument(
+        "--cameras", nargs="+", metavar="CHANNEL", help="such as CAM_FRONT (default: all)"
+    )
+    nuscenes.add_argument("--no-sweeps", action="store_true", help="take key frames alone")
+    nuscenes.add_argument("--no-lidar", action="store_true", help="leave lidars out")
+    nuscenes.add_argument("--no-map", action="store_true", help="leave the map expansion out")
+    nuscenes.set_defaults(depth_codec="auto")
+
 
 def _add_conversion(
     parser: argparse.ArgumentParser, source: Callable[[argparse.Namespace], "Source"], place: str
@@ -236,15 +271,18 @@ def _add_conversion(
     parser.add_argument("--out", type=Path, required=True, help="the store to write")
     parser.add_argument("--root", type=Path, help=f"what to read (default: {place})")
     _add_workers(parser)
-    parser.add_argument("--stride", type=int, default=1, help="keep every Nth frame (default: 1)")
     parser.add_argument("--overwrite", action="store_true", help="replace the store that is there")
+    parser.set_defaults(run=_convert, source=source)
+
+
+def _add_depth(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--stride", type=int, default=1, help="keep every Nth frame (default: 1)")
     parser.add_argument(
         "--depth-codec",
         choices=("auto", "gzip", "blosc"),
         default="auto",
         help="auto keeps deflated depth as it is, else blosc (default: auto)",
     )
-    parser.set_defaults(run=_convert, source=source)
 
 
 def _add_synth(parser: argparse.ArgumentParser) -> None:

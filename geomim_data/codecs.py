@@ -11,7 +11,7 @@ from typing import Literal
 import google_crc32c
 import numpy as np
 import simplejpeg
-from jaxtyping import UInt8, UInt16
+from jaxtyping import Shaped, UInt8, UInt16
 from numcodecs import blosc  # pyright: ignore[reportAttributeAccessIssue] - compiled, untyped
 from PIL import Image, UnidentifiedImageError
 
@@ -208,7 +208,24 @@ def decode_plane(
         case "gzip":
             return _decode_gzip(chunk, size, strict=strict)
         case "blosc":
-            return _decode_blosc(chunk, size)
+            return _decode_blosc(chunk, np.empty(size, dtype="<u2"), what="plane")
+
+
+def encode_rows(rows: Shaped[np.ndarray, "row *axis"]) -> bytes:
+    """Compress rows of numbers, without the chunk's checksum."""
+    plain = np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<"))
+    return blosc.compress(plain, b"zstd", BLOSC_LEVEL, blosc.SHUFFLE)
+
+
+def decode_rows(
+    chunk: bytes, shape: tuple[int, ...], dtype: np.dtype
+) -> Shaped[np.ndarray, "row *axis"]:
+    """Decompress rows; never more than ``shape`` says is unpacked.
+
+    Raises:
+        DataError: If the chunk is broken or holds another size.
+    """
+    return _decode_blosc(chunk, np.empty(shape, dtype=dtype.newbyteorder("<")), what="sweep")
 
 
 def _decode_gzip(chunk: bytes, size: tuple[int, int], *, strict: bool) -> UInt16[np.ndarray, "h w"]:
@@ -221,21 +238,20 @@ def _decode_gzip(chunk: bytes, size: tuple[int, int], *, strict: bool) -> UInt16
     return np.frombuffer(bytearray(plain), dtype="<u2").reshape(size)
 
 
-def _decode_blosc(chunk: bytes, size: tuple[int, int]) -> UInt16[np.ndarray, "h w"]:
-    out = np.empty(size, dtype="<u2")
+def _decode_blosc(chunk: bytes, out: np.ndarray, *, what: str) -> np.ndarray:
     if len(chunk) < _BLOSC_HEADER.size:
-        raise DataError(f"the plane's blosc chunk must have a header, got {len(chunk)} bytes")
+        raise DataError(f"the {what}'s blosc chunk must have a header, got {len(chunk)} bytes")
     nbytes, _, stored = _BLOSC_HEADER.unpack_from(chunk)
     # The library trusts its header's lengths: check them before it reads by them.
     if nbytes != out.nbytes or stored != len(chunk):
         raise DataError(
-            f"the plane's blosc chunk must unpack {len(chunk)} bytes to {out.nbytes}, "
+            f"the {what}'s blosc chunk must unpack {len(chunk)} bytes to {out.nbytes}, "
             f"got a header of {stored} bytes to {nbytes}"
         )
     try:
         blosc.decompress(chunk, out)
     except (RuntimeError, ValueError) as error:
-        raise DataError(f"the plane's blosc chunk cannot be unpacked ({error})") from error
+        raise DataError(f"the {what}'s blosc chunk cannot be unpacked ({error})") from error
     return out
 
 

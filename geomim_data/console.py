@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from geomim_data import progress as progress_module
-from geomim_data.info import CameraInfo, StoreInfo
+from geomim_data.info import CameraInfo, LidarInfo, StoreInfo, WorldInfo
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _MOST_ROWS = 50
@@ -31,6 +31,20 @@ _COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
     ("labelled", "right"),
     ("colour (h x w)", "left"),
     ("depth (h x w)", "left"),
+)
+_LIDAR_COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
+    ("lidar", "left"),
+    ("sweeps", "right"),
+    ("valid poses", "right"),
+    ("points", "right"),
+    ("of each point", "left"),
+)
+_WORLD_COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
+    ("scene", "left"),
+    ("samples", "right"),
+    ("boxes", "right"),
+    ("tracks", "right"),
+    ("map lines", "right"),
 )
 
 
@@ -138,29 +152,44 @@ def print_info(info: StoreInfo) -> None:
         ),
         soft_wrap=True,
     )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title, justify in _COLUMNS:
-        table.add_column(title, justify=justify)
-    for camera in info.cameras[:_MOST_ROWS]:
-        table.add_row(*_row(camera))
-    console.print(table)
-    if len(info.cameras) > _MOST_ROWS:
-        console.print(f"... and {len(info.cameras) - _MOST_ROWS} more; --json lists all")
+    for columns, rows in (
+        (_COLUMNS, [_row(camera) for camera in info.cameras]),
+        (_LIDAR_COLUMNS, [_lidar_row(lidar) for lidar in info.lidars]),
+        (_WORLD_COLUMNS, [_world_row(scene) for scene in info.world]),
+    ):
+        if rows or columns is _COLUMNS:
+            _print_table(console, columns, rows)
     for message in info.failed.values():
         console.print(Text(f"failed: {message}"), soft_wrap=True)
 
 
+def _print_table(
+    console: Console,
+    columns: tuple[tuple[str, Literal["left", "right"]], ...],
+    rows: list[tuple[str, ...]],
+) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title, justify in columns:
+        table.add_column(title, justify=justify)
+    for row in rows[:_MOST_ROWS]:
+        table.add_row(*row)
+    console.print(table)
+    if len(rows) > _MOST_ROWS:
+        console.print(f"... and {len(rows) - _MOST_ROWS} more; --json lists all")
+
+
 def totals(info: StoreInfo) -> str:
     """Say in words how much a store holds."""
-    return (
-        f"{many(info.scenes, 'scene')}, {many(info.frames, 'frame')}, "
-        f"{many(info.valid_poses, 'valid pose')}, {in_bytes(info.bytes)}"
-    )
+    counts = [many(info.scenes, "scene"), many(info.frames, "frame")]
+    counts += [many(info.sweeps, "sweep")] if info.sweeps else []
+    counts += [many(info.boxes, "box", "boxes")] if info.boxes else []
+    counts.append(many(info.valid_poses, "valid pose"))
+    return f"{', '.join(counts)}, {in_bytes(info.bytes)}"
 
 
-def many(count: int, what: str) -> str:
+def many(count: int, what: str, several: str | None = None) -> str:
     """Count things in words."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+    return f"{count} {what}" if count == 1 else f"{count} {several or what + 's'}"
 
 
 def in_bytes(count: int) -> str:
@@ -183,6 +212,31 @@ def _row(camera: CameraInfo) -> tuple[str, ...]:
     colour = f"{_by(values.rgb_size)} {in_bytes(values.rgb_bytes)}"
     counts = (values.frames, values.valid_poses, values.labelled_frames)
     return (scene, *(str(count) for count in counts), colour, depth)
+
+
+def _lidar_row(lidar: LidarInfo) -> tuple[str, ...]:
+    values = lidar.attributes
+    parts = {
+        "xyz": True,
+        f"intensity ({values.intensity})": values.intensity is not None,
+        "ring": values.has_ring,
+        "time": values.has_time,
+    }
+    kept = ", ".join(name for name, there in parts.items() if there)
+    counts = (values.sweeps, values.valid_poses, values.points)
+    described = f"{kept}: {in_bytes(values.bytes)}"
+    return (f"{lidar.scene}/{lidar.lidar}", *(str(count) for count in counts), described)
+
+
+def _world_row(scene: WorldInfo) -> tuple[str, ...]:
+    boxes, lines = scene.boxes, scene.map
+    counts = (
+        scene.samples,
+        0 if boxes is None else boxes.boxes,
+        0 if boxes is None else boxes.tracks,
+        0 if lines is None else lines.lines,
+    )
+    return (scene.scene, *(str(count) for count in counts))
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -13,7 +13,7 @@ from geomim_data.camera_writer import DepthCodecChoice
 from geomim_data.errors import DataError, leading
 from geomim_data.files import locked, replace_file, working
 from geomim_data.progress import Progress, Silent
-from geomim_data.recording import Source
+from geomim_data.recording import DrivingRecording, Source
 from geomim_data.resume import adopt, claim_folder, keep_whole_scenes, remove_parts
 from geomim_data.schema import (
     FORMAT_VERSION,
@@ -142,11 +142,25 @@ class _SceneTask:
                 self.root / "scenes", scene, place=place, depth_codec=self.depth_codec
             ) as writer,
         ):
+            driving = recording if isinstance(recording, DrivingRecording) else None
+            lidars = () if driving is None else driving.lidars
             total = sum(camera.frames for camera in recording.cameras)
-            report = _throttled(progress, total)
+            report = _throttled(progress, total + sum(lidar.sweeps for lidar in lidars))
             for camera in recording.cameras:
                 writer.write_camera(camera, report)
+            for lidar in lidars:
+                writer.write_lidar(lidar, report)
+            if driving is not None:
+                _write_world(driving, writer)
             return writer.commit()
+
+
+def _write_world(recording: DrivingRecording, writer: SceneWriter) -> None:
+    boxes, lines = recording.read_boxes(), recording.read_map()
+    if boxes is not None:
+        writer.write_boxes(boxes)
+    if lines is not None:
+        writer.write_map(lines)
 
 
 def _throttled(progress: Callable[[int, int], None], total: int) -> Callable[[], None]:

@@ -16,6 +16,7 @@ from geomim_data.augment import Augment, CentreFit, Window, resample_nearest, re
 from geomim_data.camera_reader import CameraReader
 from geomim_data.codecs import decode_rgb
 from geomim_data.errors import DataError, leading
+from geomim_data.moments import nearest_rigid
 from geomim_data.sampler import SampleKey
 from geomim_data.split import FrameKey
 from geomim_data.store import Store
@@ -218,6 +219,10 @@ class RgbdDataset:
             else:
                 return replace(sample, skipped=tuple(skipped)) if skipped else sample
 
+    def collate(self, samples: Sequence[Sample]) -> RgbdBatch:
+        """Lay samples side by side."""
+        return collate(samples)
+
     def _generator(self, epoch: int, sample: int) -> torch.Generator:
         words = np.random.SeedSequence((self._seed, epoch, sample)).generate_state(1, np.uint64)
         return torch.Generator().manual_seed(int(words[0]))
@@ -231,7 +236,7 @@ class RgbdDataset:
             reader.rgb_intrinsics[frame], size=reader.rgb_size, image_size=self._image_size
         )
         pose_valid = bool(reader.pose_valid[frame])
-        pose = _nearest_rigid(reader.world_from_cam[frame]) if pose_valid else np.eye(4)
+        pose = nearest_rigid(reader.world_from_cam[frame]) if pose_valid else np.eye(4)
         return Sample(
             rgb=self._augment.recolour(rgb, generator=generator),
             depth=self._depth(reader, frame, window),
@@ -276,14 +281,6 @@ def _show(
     window = drawn.snap(size, reduction=reduction)
     crop = whole[window.box(size, reduction=reduction)]
     return resample_rgb(crop, image_size=image_size, flip=window.flip), window
-
-
-def _nearest_rigid(matrix: Float64[np.ndarray, "4 4"]) -> Float64[np.ndarray, "4 4"]:
-    """Return the nearest rigid transform: files round rotations to a few digits."""
-    rigid = np.eye(4)
-    left, _, right = np.linalg.svd(matrix[:3, :3])
-    rigid[:3, :3], rigid[:3, 3] = left @ right, matrix[:3, 3]
-    return rigid
 
 
 def _along_the_axis(

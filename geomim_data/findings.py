@@ -27,9 +27,11 @@ Rule = Literal[
     "SUM002",
     "SUM003",
     "SUM004",
+    "SUM005",
     "DEC001",
     "DEC002",
     "DEC003",
+    "DEC004",
 ]
 
 RULES: dict[Rule, str] = {
@@ -43,7 +45,7 @@ RULES: dict[Rule, str] = {
     "FMT003": "a scene's attributes are of this format version",
     "FMT004": "arrays have the layout, type and shape that the scene says",
     "REC001": "no scene failed in conversion",
-    "REC002": "the manifest counts a scene's frames and valid poses as the scene does",
+    "REC002": "the manifest counts frames, sweeps, boxes and valid poses as the scene does",
     "REC003": "the arrays hold as many valid poses and labelled frames as the scene says",
     "REF001": "root and manifest name the same dataset",
     "REF002": "attributes of arrays say what the scene says",
@@ -51,9 +53,11 @@ RULES: dict[Rule, str] = {
     "SUM002": "every file has its recorded SHA-256",
     "SUM003": "every colour frame has its recorded CRC-32C",
     "SUM004": "every depth, label and instance plane has its CRC-32C",
+    "SUM005": "every chunk of a lidar sweep has its CRC-32C",
     "DEC001": "every colour frame decodes",
     "DEC002": "every colour frame has the size that the scene says",
     "DEC003": "every plane unpacks to its size",
+    "DEC004": "every lidar sweep unpacks to its size",
 }
 
 _MOST_FRAMES = 5
@@ -85,17 +89,19 @@ class Findings:
         """Add a finding."""
         self.found.append(Finding(rule, severity, where, message))
 
-    def add_frame(self, rule: Rule, where: str, frame: int, message: str) -> None:
-        """Add a finding about a frame, or count it if there are many."""
+    def add_frame(
+        self, rule: Rule, where: str, frame: int, message: str, *, what: str = "frame"
+    ) -> None:
+        """Add a finding about a frame or a sweep, or count it if there are many."""
         count = self._frames.get((rule, where), 0) + 1
         self._frames[rule, where] = count
         if count <= _MOST_FRAMES:
-            self.add(rule, f"{where}[frame {frame}]", message)
+            self.add(rule, f"{where}[{what} {frame}]", message)
 
     def summed(self) -> list[Finding]:
         """Return the findings, those that were only counted summed up."""
         rest = [
-            Finding(rule, "error", where, f"and {count - _MOST_FRAMES} more frames")
+            Finding(rule, "error", where, f"and {count - _MOST_FRAMES} more")
             for (rule, where), count in self._frames.items()
             if count > _MOST_FRAMES
         ]
@@ -110,12 +116,14 @@ class Findings:
             self.add(rule, where, innermost(error))
 
     @contextmanager
-    def expecting_frame(self, rule: Rule, where: str, frame: int) -> Generator[None, None, None]:
-        """Turn a ``DataError`` into a finding about a frame."""
+    def expecting_frame(
+        self, rule: Rule, where: str, frame: int, *, what: str = "frame"
+    ) -> Generator[None, None, None]:
+        """Turn a ``DataError`` into a finding about a frame or a sweep."""
         try:
             yield
         except DataError as error:
-            self.add_frame(rule, where, frame, innermost(error))
+            self.add_frame(rule, where, frame, innermost(error), what=what)
 
 
 def innermost(error: DataError) -> str:

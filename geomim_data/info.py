@@ -6,7 +6,13 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from geomim_data.schema import CameraAttributes, Converter
+from geomim_data.schema import (
+    BoxAttributes,
+    CameraAttributes,
+    Converter,
+    LidarAttributes,
+    MapAttributes,
+)
 from geomim_data.store import Store, open_store
 
 
@@ -22,6 +28,23 @@ class CameraInfo(_Model):
     attributes: CameraAttributes
 
 
+class LidarInfo(_Model):
+    """One lidar of one scene."""
+
+    scene: str
+    lidar: str
+    attributes: LidarAttributes
+
+
+class WorldInfo(_Model):
+    """What a scene knows of the world, and at how many moments."""
+
+    scene: str
+    samples: int
+    boxes: BoxAttributes | None
+    map: MapAttributes | None
+
+
 class StoreInfo(_Model):
     """A whole store; ``bytes`` counts its recorded files."""
 
@@ -31,10 +54,14 @@ class StoreInfo(_Model):
     converter: Converter
     scenes: int
     frames: int
+    sweeps: int
+    boxes: int
     valid_poses: int
     bytes: int
     failed: dict[str, str]
     cameras: tuple[CameraInfo, ...]
+    lidars: tuple[LidarInfo, ...]
+    world: tuple[WorldInfo, ...]
 
 
 def info(path: Path | str) -> StoreInfo:
@@ -52,12 +79,16 @@ def info(path: Path | str) -> StoreInfo:
         converter=attributes.converter,
         scenes=len(store.scenes),
         frames=sum(entry.frames for entry in manifest.scenes.values()),
+        sweeps=sum(entry.sweeps for entry in manifest.scenes.values()),
+        boxes=sum(entry.boxes for entry in manifest.scenes.values()),
         valid_poses=sum(entry.valid_poses for entry in manifest.scenes.values()),
         bytes=sum(
             record.size for name in store.scenes for record in store.scene(name).attributes.files
         ),
         failed=manifest.failed,
         cameras=tuple(_cameras(store)),
+        lidars=tuple(_lidars(store)),
+        world=tuple(_world(store)),
     )
 
 
@@ -65,3 +96,16 @@ def _cameras(store: Store) -> Iterator[CameraInfo]:
     for scene in store.scenes:
         for camera, attributes in store.scene(scene).attributes.cameras.items():
             yield CameraInfo(scene=scene, camera=camera, attributes=attributes)
+
+
+def _lidars(store: Store) -> Iterator[LidarInfo]:
+    for scene in store.scenes:
+        for lidar, attributes in store.scene(scene).attributes.lidars.items():
+            yield LidarInfo(scene=scene, lidar=lidar, attributes=attributes)
+
+
+def _world(store: Store) -> Iterator[WorldInfo]:
+    for scene in store.scenes:
+        known = store.scene(scene).attributes
+        if known.samples:
+            yield WorldInfo(scene=scene, samples=known.samples, boxes=known.boxes, map=known.map)

@@ -11,12 +11,11 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Literal, NamedTuple, Protocol, cast, final, runtime_checkable
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar, cast, final, runtime_checkable
 
 import torch
 from torch.utils.data import DataLoader
 
-from geomim_data.dataset import RgbdBatch, Sample, collate
 from geomim_data.errors import DataError
 from geomim_data.sampler import EpochSampler, PlannedBatch, SampleKey, SamplerState
 
@@ -30,27 +29,46 @@ _log = logging.getLogger(__name__)
 
 
 @runtime_checkable
-class Samples(Protocol):
+class Skipping(Protocol):
+    """A sample that tells of the broken frames it does without."""
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """One message a broken frame."""
+        ...
+
+
+Sample = TypeVar("Sample", bound=Skipping)
+Batch = TypeVar("Batch")
+Made = TypeVar("Made", covariant=True)
+
+
+@runtime_checkable
+class Samples(Protocol[Sample, Made]):
     """A data set, asked by (epoch, sample)."""
 
     def __getitem__(self, key: SampleKey) -> Sample:
         """Read one sample."""
         ...
 
+    def collate(self, samples: Sequence[Sample]) -> Made:
+        """Lay samples side by side."""
+        ...
+
 
 class _Loaded(NamedTuple):
-    batch: RgbdBatch
+    batch: object
     skipped: tuple[str, ...]
 
 
 @final
-class _Fetch:
+class _Fetch(Generic[Sample, Batch]):
     """Read whole batches for torch's loader, which asks by ``__getitems__``.
 
     A broken frame travels as a value: raised in a worker it would arrive wrapped in a traceback.
     """
 
-    def __init__(self, samples: Samples):
+    def __init__(self, samples: "Samples[Sample, Batch]"):
         self._samples = samples
 
     def __getitem__(self, key: SampleKey) -> Sample:
@@ -62,7 +80,7 @@ class _Fetch:
         except DataError as error:
             return error
         skipped = tuple(message for sample in samples for message in sample.skipped)
-        return _Loaded(collate(samples), skipped)
+        return _Loaded(self._samples.collate(samples), skipped)
 
 
 def _as_it_is(loaded: object) -> object:
@@ -117,7 +135,7 @@ def _starting_workers() -> Generator[None]:
 
 
 @final
-class Loader:
+class Loader(Generic[Batch]):
     """Give batches in the sampler's order and know how far they have been consumed.
 
     ``state`` follows the batch handed out last, not those already loaded ahead. Loading ahead runs
@@ -125,10 +143,10 @@ class Loader:
     Workers stop with ``close``, on leaving the context, or when the process exits.
     """
 
-    def __init__(self, loader: "DataLoader[Sample]", sampler: EpochSampler, plan: _Plan):
+    def __init__(self, loader: "DataLoader[object]", sampler: EpochSampler, plan: _Plan):
         self.sampler = sampler
         self.skipped = 0  # broken frames that others have stood in for, so far
-        self._loader: DataLoader[Sample] | None = loader
+        self._loader: DataLoader[object] | None = loader
         self._loaded: object = None
         self._plan = plan
         self._state = sampler.start()
@@ -148,7 +166,7 @@ class Loader:
         self._state = self.sampler.check(state).copy()
         self._turn += 1
 
-    def forever(self) -> Iterator[RgbdBatch]:
+    def forever(self) -> Iterator[Batch]:
         """Yield batches from the position on, epoch after epoch, and move the position.
 
         Raises:
@@ -158,7 +176,7 @@ class Loader:
             self._state = after
             yield batch
 
-    def epoch(self, epoch: int = 0) -> Iterator[RgbdBatch]:
+    def epoch(self, epoch: int = 0) -> Iterator[Batch]:
         """Yield all batches of one epoch; the position stays.
 
         Raises:
@@ -167,7 +185,7 @@ class Loader:
         for batch, _ in self._run(self.sampler.epoch(epoch)):
             yield batch
 
-    def _run(self, planned: Iterator[PlannedBatch]) -> Iterator[tuple[RgbdBatch, SamplerState]]:
+    def _run(self, planned: Iterator[PlannedBatch]) -> Iterator[tuple[Batch, SamplerState]]:
         if self._loader is None:
             raise ValueError("the loader must be open, got one that was closed")
         self._turn += 1
@@ -183,7 +201,7 @@ class Loader:
             if isinstance(loaded, DataError):
                 raise loaded
             self._report(loaded.skipped)
-            yield loaded.batch, after.popleft()
+            yield cast("Batch", loaded.batch), after.popleft()
 
     def _report(self, skipped: tuple[str, ...]) -> None:
         for message in skipped:
@@ -200,7 +218,7 @@ class Loader:
             shut_down()
         self._loaded = self._loader = None
 
-    def __enter__(self) -> "Loader":
+    def __enter__(self) -> "Loader[Batch]":
         return self
 
     def __exit__(
@@ -212,7 +230,7 @@ class Loader:
         self.close()
 
 
-def _close_at_exit(loader: Loader) -> Callable[[], None]:
+def _close_at_exit(loader: "Loader[Batch]") -> Callable[[], None]:
     """Close the loader before multiprocessing ends its children by SIGTERM, which they ignore."""
     reference = weakref.ref(loader)
 
@@ -225,14 +243,14 @@ def _close_at_exit(loader: Loader) -> Callable[[], None]:
 
 
 def make_loader(
-    dataset: Samples,
+    dataset: "Samples[Sample, Batch]",
     sampler: EpochSampler,
     *,
     workers: int = 0,
     prefetch: int = 2,
     pin_memory: bool = False,
     start_method: StartMethod = DEFAULT_START,
-) -> Loader:
+) -> "Loader[Batch]":
     """Make a loader of the sampler's batches.
 
     Args:

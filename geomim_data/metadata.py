@@ -13,7 +13,7 @@ from zarr.storage import MemoryStore
 
 from geomim_data.codecs import BLOSC_LEVEL, GZIP_LEVEL
 from geomim_data.schema import ATTRIBUTES_KEY, DepthCodec
-from geomim_data.shards import CHUNK_BYTES
+from geomim_data.shards import CHUNK_BYTES, CHUNK_ROWS
 
 Attributes = Mapping[str, Any]  # JSON
 
@@ -88,17 +88,34 @@ class GroupFiles:
             dtype=np.uint16,
             chunks=(1, *shape[1:]),
             shards=(per_shard, *shape[1:]),
-            compressors=_compressors(codec),
+            compressors=_compressors(codec, typesize=2),
             filters=None,
             fill_value=0,
             attributes={**attributes},
         )
 
+    def add_rows(
+        self, name: str, shape: tuple[int, ...], dtype: np.dtype, *, per_shard: int
+    ) -> None:
+        """Add the metadata of an array in chunks of ``CHUNK_ROWS`` rows, ``per_shard`` a shard."""
+        self._group.create_array(
+            name,
+            shape=shape,
+            dtype=dtype,
+            chunks=(CHUNK_ROWS, *shape[1:]),
+            shards=(per_shard * CHUNK_ROWS, *shape[1:]),
+            compressors=_compressors("blosc", typesize=dtype.itemsize),
+            filters=None,
+            fill_value=0,
+        )
 
-def _compressors(codec: DepthCodec) -> Sequence[BytesBytesCodec]:
+
+def _compressors(codec: DepthCodec, *, typesize: int) -> Sequence[BytesBytesCodec]:
     match codec:
         case "gzip":
             return [GzipCodec(level=GZIP_LEVEL), Crc32cCodec()]
         case "blosc":
-            blosc = BloscCodec(typesize=2, cname="zstd", clevel=BLOSC_LEVEL, shuffle="shuffle")
+            blosc = BloscCodec(
+                typesize=typesize, cname="zstd", clevel=BLOSC_LEVEL, shuffle="shuffle"
+            )
             return [blosc, Crc32cCodec()]

@@ -8,7 +8,13 @@ from geomim_data.errors import DataError
 from geomim_data.files import LOCK_NAME, WORKING_NAME, replace_file, sync
 from geomim_data.metadata import group_json, plain_group_json
 from geomim_data.recording import Source
-from geomim_data.schema import MANIFEST_JSON, ZARR_JSON, SceneEntry, StoreAttributes
+from geomim_data.schema import (
+    FORMAT_VERSION,
+    MANIFEST_JSON,
+    ZARR_JSON,
+    SceneEntry,
+    StoreAttributes,
+)
 from geomim_data.store import (
     is_store,
     read_manifest,
@@ -55,6 +61,7 @@ def adopt(root: Path, attributes: StoreAttributes, *, overwrite: bool) -> None:
         _expect_same(root, read_store_attributes(root), attributes)
         if (root / MANIFEST_JSON).exists() and not read_manifest(root).failed:
             raise DataError(f"{root}: holds a finished store; --overwrite replaces it")
+        _expect_own_version(root)
     else:
         _set_aside(root, scenes)
         replace_file(root / ZARR_JSON, group_json(attributes))
@@ -62,6 +69,15 @@ def adopt(root: Path, attributes: StoreAttributes, *, overwrite: bool) -> None:
     if not (scenes / ZARR_JSON).is_file():
         replace_file(scenes / ZARR_JSON, plain_group_json())
     shutil.rmtree(root / _OLD_SCENES, ignore_errors=True)
+
+
+def _expect_own_version(root: Path) -> None:
+    version = read_store_attributes(root).format_version
+    if version != FORMAT_VERSION:
+        raise DataError(
+            f"{root}: holds an unfinished store of format version {version}, this writes "
+            f"{FORMAT_VERSION}; give another --out, or --overwrite to replace it"
+        )
 
 
 def _set_aside(root: Path, scenes: Path) -> None:

@@ -9,11 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints,
 
 from geomim_data.errors import DataError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)  # 2 only adds to 1
 MANIFEST_JSON = "manifest.json"
 ZARR_JSON = "zarr.json"
 ATTRIBUTES_KEY = "geomim"  # where a zarr.json's attributes hold ours
 MAX_JSON_BYTES = 64 * 2**20
+MAX_SWEEP_POINTS = 2**24
 
 CONVENTIONS: dict[str, str] = {
     "pixels": "(u, v), continuous, (0, 0) the outer corner of the first pixel, centre (0.5, 0.5)",
@@ -21,6 +23,9 @@ CONVENTIONS: dict[str, str] = {
     "camera_axes": "x right, y down, z forward",
     "world_from_cam": "4x4, metres, column vectors, as the source gives it: see pose_valid",
     "depth": "uint16 multiples of depth_unit_m, 0 = none",
+    "world_from_lidar": "4x4, metres, column vectors: carries a sweep's points to the world",
+    "world_from_box": "4x4, metres; box axes x forward, y left, z up, origin in its centre",
+    "box_size": "extent along the box's x, y, z: length, width, height, metres",
     "timestamp_us": "int64 microseconds",
 }
 
@@ -33,6 +38,8 @@ Size = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
 PixelCentre = Literal["integer", "half"]
 DepthKind = Literal["depth", "distance"]
 DepthCodec = Literal["gzip", "blosc"]
+IntensityType = Literal["float32", "uint8"]
+PointType = Literal["float32", "uint8", "int32"]
 
 
 class _Model(BaseModel):
@@ -84,13 +91,54 @@ class CameraAttributes(_Model):
     depth_kind: DepthKind
     source_pixel_centre: PixelCentre
     label_names: dict[int, str] | None
+    has_key_frame: bool = False
+    has_sample: bool = False
+
+
+class LidarAttributes(_Model):
+    """Describe one lidar of a scene; ``bytes`` counts its compressed points."""
+
+    sweeps: Annotated[int, Field(ge=1)]
+    points: Annotated[int, Field(ge=1)]
+    valid_poses: Count
+    bytes: Count
+    intensity: IntensityType | None
+    has_ring: bool
+    has_time: bool
+    has_key_frame: bool
+    has_sample: bool
+
+
+class BoxAttributes(_Model):
+    """Describe the boxes of a scene; ``categories`` names what their ``category`` numbers."""
+
+    boxes: Annotated[int, Field(ge=1)]
+    tracks: Annotated[int, Field(ge=1)]
+    categories: tuple[str, ...]
+
+
+class MapAttributes(_Model):
+    """Describe the map of a scene; ``kinds`` names what the ``kind`` of a line numbers."""
+
+    lines: Annotated[int, Field(ge=1)]
+    points: Annotated[int, Field(ge=1)]
+    axes: Literal[2, 3]
+    kinds: tuple[str, ...]
 
 
 class SceneAttributes(_Model):
-    """Commit a scene: the ``geomim`` attribute of ``scenes/<scene>/zarr.json``, written last."""
+    """Commit a scene: the ``geomim`` attribute of ``scenes/<scene>/zarr.json``, written last.
+
+    ``samples`` counts the moments that key frames belong to. What is absent in version 1 has a
+    default.
+    """
 
     format_version: int
     cameras: dict[Name, CameraAttributes]
+    lidars: dict[Name, LidarAttributes] = {}
+    boxes: BoxAttributes | None = None
+    map: MapAttributes | None = None
+    samples: Count = 0
     files: tuple[FileRecord, ...]
 
 
@@ -100,6 +148,8 @@ class SceneEntry(_Model):
     frames: Count
     valid_poses: Count
     sha256: Sha256  # of the scene's zarr.json, which holds the digests of its other files
+    sweeps: Count = 0
+    boxes: Count = 0
 
 
 class Manifest(_Model):
@@ -109,6 +159,20 @@ class Manifest(_Model):
     dataset: Name
     scenes: dict[Name, SceneEntry]
     failed: dict[Name, str] = {}
+
+
+def point_columns(
+    *, intensity: IntensityType | None, has_ring: bool, has_time: bool
+) -> dict[str, tuple[PointType, tuple[int, ...]]]:
+    """Return the type and the axes behind the first of the arrays that a lidar's points have."""
+    columns: dict[str, tuple[PointType, tuple[int, ...]]] = {"points": ("float32", (3,))}
+    if intensity is not None:
+        columns["intensity"] = (intensity, ())
+    if has_ring:
+        columns["ring"] = ("uint8", ())
+    if has_time:
+        columns["time_us"] = ("int32", ())
+    return columns
 
 
 def check_name(name: str, *, what: str) -> str:
@@ -155,12 +219,13 @@ def parse_attributes(model: type[Model], value: object, path: Path) -> Model:
     """Check ``value`` against a model that has a format version.
 
     Raises:
-        DataError: If it does not fit, or was written by another format version.
+        DataError: If it does not fit, or was written by a format version that is not readable.
     """
     version = value.get("format_version") if isinstance(value, dict) else None
-    if isinstance(version, int) and version != FORMAT_VERSION:
+    if isinstance(version, int) and version not in READABLE_VERSIONS:
+        readable = " or ".join(str(each) for each in READABLE_VERSIONS)
         raise DataError(
-            f"{path}: format_version must be {FORMAT_VERSION}, got {version}; convert the "
+            f"{path}: format_version must be {readable}, got {version}; convert the "
             "recordings again (--overwrite replaces the store), or use the release of geomim that "
             "wrote it"
         )

@@ -1,4 +1,4 @@
-"""Frames out of shards: one cached index a shard, one read a frame, files opened per process."""
+"""Frames and rows out of shards: one cached index a shard, files opened per process."""
 
 import os
 from pathlib import Path
@@ -7,12 +7,12 @@ from typing import final
 import numpy as np
 from jaxtyping import Int64, UInt32, UInt64
 
-from geomim_data.arrays import ArrayLayout
-from geomim_data.codecs import crc32c, decode_plane, unseal
+from geomim_data.arrays import ArrayLayout, DataType
+from geomim_data.codecs import crc32c, decode_plane, decode_rows, unseal
 from geomim_data.errors import DataError, leading
 from geomim_data.files import open_inside
 from geomim_data.schema import DepthCodec
-from geomim_data.shards import CHUNK_BYTES, blob_start, read_index
+from geomim_data.shards import CHUNK_BYTES, CHUNK_ROWS, blob_start, read_index
 
 MAX_OPEN = 256
 
@@ -158,3 +158,62 @@ class PlaneReader:
         shard = self._files.open(self._paths[number], chunks=self._per_shard, used=used, blob=False)
         offset, nbytes = shard.index[row].tolist()
         return _read(shard, nbytes, offset)
+
+
+@final
+class RowReader:
+    """Read rows of an array whose first axis runs through chunks of ``CHUNK_ROWS``."""
+
+    def __init__(
+        self,
+        folder: Path,
+        layout: ArrayLayout,
+        files: ShardFiles,
+        *,
+        shape: tuple[int, ...],
+        data_type: DataType,
+    ):
+        behind = shape[1:]
+        expected = ("blosc", data_type, shape, behind, (CHUNK_ROWS, *behind))
+        found = (layout.kind, layout.data_type, layout.shape, layout.outer[1:], layout.inner)
+        if found != expected:
+            raise DataError(
+                f"{folder}: must be blosc rows of {data_type} {shape}, {CHUNK_ROWS} a chunk"
+            )
+        self.name = folder.name
+        self._folder, self._files = folder, files
+        self._chunks = -(-shape[0] // CHUNK_ROWS)
+        self._per_shard = layout.outer[0] // CHUNK_ROWS
+        self._behind, self._dtype = behind, np.dtype(data_type)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Return rows, the checksums of their chunks verified."""
+        out = np.empty((stop - start, *self._behind), dtype=self._dtype)
+        with leading(self.name):
+            for chunk in _chunks(start, stop):
+                rows = decode_rows(
+                    unseal(self._sealed(chunk)), (CHUNK_ROWS, *self._behind), self._dtype
+                )
+                first = chunk * CHUNK_ROWS
+                begin, end = max(start, first), min(stop, first + CHUNK_ROWS)
+                out[begin - start : end - start] = rows[begin - first : end - first]
+        return out
+
+    def check(self, start: int, stop: int) -> None:
+        """Verify the checksums of the chunks of rows alone."""
+        with leading(self.name):
+            for chunk in _chunks(start, stop):
+                unseal(self._sealed(chunk))
+
+    def _sealed(self, chunk: int) -> bytes:
+        number, row = divmod(chunk, self._per_shard)
+        used = min(self._per_shard, self._chunks - number * self._per_shard)
+        path = self._folder.joinpath("c", str(number), *("0" for _ in self._behind))
+        shard = self._files.open(path, chunks=self._per_shard, used=used, blob=False)
+        offset, nbytes = shard.index[row].tolist()
+        return _read(shard, nbytes, offset)
+
+
+def _chunks(start: int, stop: int) -> range:
+    """Return the numbers of the chunks that hold rows."""
+    return range(start // CHUNK_ROWS, -(-stop // CHUNK_ROWS) if stop > start else 0)

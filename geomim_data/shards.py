@@ -16,6 +16,7 @@ from jaxtyping import UInt64
 from geomim_data.errors import DataError
 
 CHUNK_BYTES = 64 * 2**10  # inner chunk of a blob
+CHUNK_ROWS = 2**12  # inner chunk of points and what goes with them: 48 KiB of xyz
 SHARD_BYTES = 64 * 2**20
 ABSENT = 2**64 - 1
 
@@ -174,15 +175,17 @@ class BlobWriter:
 
 
 @final
-class PlaneWriter:
-    """Write one encoded chunk a frame, ``per_shard`` of them a shard, for a (frame, h, w) array.
+class ChunkWriter:
+    """Write encoded chunks along the first of an array's ``axes``, ``per_shard`` of them a shard.
 
-    ``files`` maps each finished shard to its SHA-256.
+    Of an array of a single shard, ``per_shard`` becomes what that holds. ``files`` maps each
+    finished shard to its SHA-256.
     """
 
-    def __init__(self, folder: Path, *, per_shard: int):
+    def __init__(self, folder: Path, *, per_shard: int, axes: int):
         self.folder = folder
         self.per_shard = per_shard
+        self._behind = ["0"] * (axes - 1)
         self.files: dict[Path, str] = {}
         self._nbytes: list[int] = []
         self._open: ShardWriter | None = None
@@ -193,9 +196,10 @@ class PlaneWriter:
             self._open.close()
 
     def append(self, chunk: bytes) -> None:
-        """Write the next frame's chunk."""
+        """Write the next chunk."""
         if self._open is None:
-            self._open = ShardWriter(self.folder / "c" / str(len(self.files)) / "0" / "0")
+            name = self.folder.joinpath("c", str(len(self.files)), *self._behind)
+            self._open = ShardWriter(name)
         self._open.append(chunk)
         self._nbytes.append(len(chunk))
         if len(self._nbytes) == self.per_shard:
@@ -204,6 +208,8 @@ class PlaneWriter:
     def finish(self) -> None:
         """Finish the last shard."""
         if self._open is not None:
+            if not self.files:
+                self.per_shard = len(self._nbytes)
             digest = self._open.finish(chunk_index(self._nbytes, self.per_shard))
             self.files[self._open.path] = digest
             self._open = None

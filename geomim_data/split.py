@@ -1,11 +1,11 @@
 """Which frames to train on and which to hold out."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from geomim_data.errors import DataError
-from geomim_data.store import Store
+from geomim_data.store import Scene, Store
 
 FrameKey = tuple[str, int]
 
@@ -32,13 +32,31 @@ def split_frames(
         ValueError: If ``val`` is none of these, or nothing is left to train on.
         DataError: If the list cannot be read, or names no scene of the store.
     """
+    return _split(store, lambda scene: scene.camera(camera).frames, val=val, stride=stride)
+
+
+def split_samples(
+    store: Store, *, val: str, stride: int = 1
+) -> tuple[list[FrameKey], list[FrameKey]]:
+    """Return the (scene, sample) pairs to train on and those held out, as ``split_frames`` does.
+
+    Raises:
+        ValueError: If ``val`` is none of what that takes, or nothing is left to train on.
+        DataError: If the list cannot be read, or names no scene of the store.
+    """
+    return _split(store, lambda scene: scene.samples, val=val, stride=stride)
+
+
+def _split(
+    store: Store, count: Callable[[Scene], int], *, val: str, stride: int
+) -> tuple[list[FrameKey], list[FrameKey]]:
     if stride < 1:
         raise ValueError(f"stride must be at least 1, got {stride}")
     held_out = _held_out(store.scenes, val)
     train: list[FrameKey] = []
     validation: list[FrameKey] = []
     for scene in store.scenes:
-        frames = range(0, store.scene(scene).camera(camera).frames, stride)
+        frames = range(0, count(store.scene(scene)), stride)
         cut = len(frames) - min(held_out.get(scene, 0), len(frames))
         train += [(scene, frame) for frame in frames[:cut]]
         validation += [(scene, frame) for frame in frames[cut:]]

@@ -1,4 +1,4 @@
-"""Read a store: scenes, cameras, frames.
+"""Read a store: scenes, their sensors, frame by frame, and what they know of the world.
 
 Nothing here holds an event loop, a lock or a shared file position: a store may be opened and read
 before a fork, and pickled to spawned processes. Arrays it returns are not to be written to.
@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import final
 
 from geomim_data.camera_reader import CameraReader
-from geomim_data.errors import DataError
+from geomim_data.errors import DataError, leading
 from geomim_data.files import read_inside
+from geomim_data.lidar_reader import LidarReader
+from geomim_data.recording import BoxTracks, MapLines
 from geomim_data.schema import (
     MANIFEST_JSON,
     MAX_JSON_BYTES,
@@ -24,6 +26,7 @@ from geomim_data.schema import (
     parse_json,
 )
 from geomim_data.shard_files import ShardFiles
+from geomim_data.world_reader import read_boxes, read_map
 
 
 def read_store_attributes(root: Path) -> StoreAttributes:
@@ -125,7 +128,11 @@ class Scene:
                 f"run geomim-data verify {store.path}"
             )
         self.cameras = tuple(self.attributes.cameras)
+        self.lidars = tuple(self.attributes.lidars)
         self._read: dict[str, CameraReader] = {}
+        self._lidars: dict[str, LidarReader] = {}
+        self._boxes: BoxTracks | None = None
+        self._map: MapLines | None = None
 
     def __reduce__(self) -> "tuple[object, tuple[Store, str]]":
         return Store.scene, (self.store, self.name)
@@ -145,3 +152,48 @@ class Scene:
                 self.place if name == "camera" else f"{self.place}/{name}",
             )
         return camera
+
+    @property
+    def samples(self) -> int:
+        """How many moments key frames belong to."""
+        return self.attributes.samples
+
+    def lidar(self, name: str) -> "LidarReader":
+        """Return a lidar, read once.
+
+        Raises:
+            KeyError: If the scene has none of this name.
+        """
+        lidar = self._lidars.get(name)
+        if lidar is None:
+            lidar = self._lidars[name] = LidarReader(
+                self.path / "lidar" / name,
+                self.attributes.lidars[name],
+                self.store.files,
+                f"{self.place}/lidar/{name}",
+            )
+        return lidar
+
+    def boxes(self) -> BoxTracks | None:
+        """Return the boxes, read once; None where none are known.
+
+        Raises:
+            DataError: If they are broken.
+        """
+        if self._boxes is None and self.attributes.boxes is not None:
+            with leading(f"{self.place}/boxes"):
+                self._boxes = read_boxes(
+                    self.path / "boxes", self.store.path, self.attributes.boxes
+                )
+        return self._boxes
+
+    def map(self) -> MapLines | None:
+        """Return the map around the scene, read once; None where there is none.
+
+        Raises:
+            DataError: If it is broken.
+        """
+        if self._map is None and self.attributes.map is not None:
+            with leading(f"{self.place}/map"):
+                self._map = read_map(self.path / "map", self.store.path, self.attributes.map)
+        return self._map

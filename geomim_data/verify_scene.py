@@ -12,9 +12,11 @@ from geomim_data.codecs import decode_rgb, image_size
 from geomim_data.errors import DataError
 from geomim_data.files import file_sha256, open_inside
 from geomim_data.findings import Finding, Findings, innermost
+from geomim_data.lidar_reader import LidarReader
 from geomim_data.schema import ZARR_JSON, CameraAttributes, SceneAttributes, SceneEntry
 from geomim_data.shard_files import ShardFiles
 from geomim_data.store import read_scene_attributes
+from geomim_data.world_reader import read_boxes, read_map
 from geomim_data.writer import scene_entry
 
 Level = Literal["manifest", "checksum", "decode"]
@@ -42,10 +44,10 @@ class SceneCheck:
         if sha256 != entry.sha256:
             findings.add("SUM001", scene, f"{ZARR_JSON} has sha256 {sha256}, not {entry.sha256}")
         here = scene_entry(attributes, sha256)
-        if (here.frames, here.valid_poses) != (entry.frames, entry.valid_poses):
+        if _counted(here) != _counted(entry):
             findings.add("REC002", scene, _counts(here, entry))
         self._check_files(scene, folder, attributes, findings)
-        total, done = here.frames, 0
+        total, done = here.frames + here.sweeps, 0
         for name, camera in attributes.cameras.items():
             where = scene if name == "camera" else f"{scene}/{name}"
             reader = CameraReader(folder / name, camera, ShardFiles(self.root), where)
@@ -55,6 +57,15 @@ class SceneCheck:
                     self._check_frame(reader, frame, findings, where)
                     done += 1
                     progress(done, total)
+        for name, lidar in attributes.lidars.items():
+            where = f"{scene}/lidar/{name}"
+            sweeps = LidarReader(folder / "lidar" / name, lidar, ShardFiles(self.root), where)
+            whole = _check_lidar(sweeps, findings, where)
+            for sweep in range(lidar.sweeps if whole and self.level != "manifest" else 0):
+                self._check_sweep(sweeps, sweep, findings, where)
+                done += 1
+                progress(done, total)
+        _check_world(folder, self.root, attributes, findings, scene)
         return findings.summed()
 
     def _check_files(
@@ -90,6 +101,13 @@ class SceneCheck:
             reader.check_planes(frame)
             if deep:
                 _check_planes(reader, frame, findings, where)
+
+    def _check_sweep(self, reader: LidarReader, sweep: int, findings: Findings, where: str) -> None:
+        with findings.expecting_frame("SUM005", where, sweep, what="sweep"):
+            reader.check(sweep, unpack=False)
+            if self.level == "decode":
+                with findings.expecting_frame("DEC004", where, sweep, what="sweep"):
+                    reader.check(sweep, unpack=True)
 
 
 def _check_rgb(
@@ -133,6 +151,36 @@ def _check_arrays(
                 findings.add("REF002", f"{where}/{array}", f"{name} is {found!r}, not {value!r}")
 
 
+def _check_lidar(reader: LidarReader, findings: Findings, where: str) -> bool:
+    """Check a lidar's arrays; return whether its sweeps can be read."""
+    before = len(findings.found)
+    with findings.expecting("FMT004", where):
+        reader.check_layout()
+        valid = int(reader.pose_valid.sum())
+        if valid != reader.attributes.valid_poses:
+            message = f"has {valid} valid poses, not {reader.attributes.valid_poses}"
+            findings.add("REC003", where, message)
+            return True
+    return len(findings.found) == before
+
+
+def _check_world(
+    folder: Path, root: Path, attributes: SceneAttributes, findings: Findings, scene: str
+) -> None:
+    if attributes.boxes is not None:
+        with findings.expecting("FMT004", f"{scene}/boxes"):
+            read_boxes(folder / "boxes", root, attributes.boxes)
+            named = read_layout(folder / "boxes/category", root).attributes.get("categories")
+            if named != list(attributes.boxes.categories):
+                findings.add("REF002", f"{scene}/boxes/category", f"categories are {named!r}")
+    if attributes.map is not None:
+        with findings.expecting("FMT004", f"{scene}/map"):
+            read_map(folder / "map", root, attributes.map)
+            named = read_layout(folder / "map/kind", root).attributes.get("kinds")
+            if named != list(attributes.map.kinds):
+                findings.add("REF002", f"{scene}/map/kind", f"kinds are {named!r}")
+
+
 def _repeated(camera: CameraAttributes) -> list[tuple[str, str, object]]:
     """List what arrays repeat of the scene's attributes, for readers that know nothing of those."""
     centre = camera.source_pixel_centre
@@ -150,8 +198,20 @@ def _repeated(camera: CameraAttributes) -> list[tuple[str, str, object]]:
     return repeated
 
 
+def _counted(entry: SceneEntry) -> dict[str, int]:
+    return {
+        "frames": entry.frames,
+        "sweeps": entry.sweeps,
+        "boxes": entry.boxes,
+        "valid poses": entry.valid_poses,
+    }
+
+
 def _counts(here: SceneEntry, entry: SceneEntry) -> str:
-    return (
-        f"has {here.frames} frames and {here.valid_poses} valid poses, the manifest counts "
-        f"{entry.frames} and {entry.valid_poses}"
-    )
+    there = _counted(entry)
+    differing = [
+        f"{count} {what}, the manifest counts {there[what]}"
+        for what, count in _counted(here).items()
+        if count != there[what]
+    ]
+    return f"has {'; '.join(differing)}"

@@ -184,7 +184,7 @@ def _training_loader(
     config: Mask3DConfig | MaeConfig,
     *,
     pin_memory: bool,
-) -> Loader:
+) -> Loader[RgbdBatch]:
     data = config.data
     samples = RgbdDataset(
         store,

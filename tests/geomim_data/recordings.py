@@ -18,7 +18,15 @@ from PIL import Image
 from geomim_data.camera_reader import CameraReader
 from geomim_data.convert import convert
 from geomim_data.errors import DataError
-from geomim_data.recording import CameraRecording, Deflated, Frame
+from geomim_data.recording import (
+    BoxTracks,
+    CameraRecording,
+    Deflated,
+    Frame,
+    LidarRecording,
+    MapLines,
+    Sweep,
+)
 
 RGB_SIZE = (24, 32)
 DEPTH_SIZE = (12, 16)
@@ -85,11 +93,88 @@ class FakeFrames:
         )
 
 
+SWEEP_POINTS = (3000, 0, 9000)  # chunks hold 4096
+
+
+def sweep(seed: int, index: int) -> Sweep:
+    """A sweep whose numbers all tell which one it is."""
+    count = SWEEP_POINTS[index]
+    rng = np.random.default_rng((seed, index))
+    return Sweep(
+        points=rng.normal(size=(count, 3)).astype(np.float32),
+        world_from_lidar=pose(seed + index),
+        timestamp_us=1000 * (seed + index),
+        intensity=rng.integers(0, 256, count).astype(np.float32),
+        ring=rng.integers(0, 32, count, dtype=np.uint8),
+        time_us=np.arange(count, dtype=np.int32),
+    )
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class FakeSweeps:
+    seed: int
+    seconds: float = 0.0
+
+    def sweeps(self) -> Iterator[Sweep]:
+        for index in range(len(SWEEP_POINTS)):
+            time.sleep(self.seconds)
+            yield sweep(self.seed, index)
+
+
+def lidar(sweeps: FakeSweeps, /, **changes: object) -> LidarRecording:
+    values: dict[str, object] = {
+        "name": "top",
+        "sweeps": len(SWEEP_POINTS),
+        "read": sweeps,
+        "intensity": "float32",
+        "has_ring": True,
+        "has_time": True,
+        "key_frame": np.array([True, False, True]),
+        "sample": np.array([0, 1, 1], dtype=np.int32),
+    }
+    return LidarRecording(**values | changes)  # pyright: ignore[reportArgumentType] - test data
+
+
+def boxes(seed: int) -> BoxTracks:
+    """Two boxes of one track and one of another."""
+    return BoxTracks(
+        sample=np.array([0, 1, 1], dtype=np.int32),
+        timestamp_us=np.array([0, 2000, 2000]) + 1000 * seed,
+        track=np.array([0, 0, 1], dtype=np.int32),
+        category=np.array([1, 1, 0], dtype=np.int16),
+        world_from_box=np.stack([pose(seed + index) for index in range(3)]),
+        size=np.array([[4, 2, 1.5], [4, 2, 1.5], [0.5, 0.6, 1.8]], dtype=np.float32),
+        velocity=np.array([[1, 0, 0], [1, 0, 0], [np.nan] * 3], dtype=np.float32),
+        lidar_points=np.array([10, 20, 0], dtype=np.int32),
+        categories=("human.pedestrian.adult", "vehicle.car"),
+    )
+
+
+def lines(seed: int) -> MapLines:
+    """A line and an outline."""
+    return MapLines(
+        points=np.array([[0, 0], [1, 0], [0, 0], [2, 0], [2, 2], [0, 0]], dtype=np.float64) + seed,
+        offset=np.array([0, 2, 6]),
+        kind=np.array([1, 0], dtype=np.uint8),
+        kinds=("ped_crossing", "lane_divider"),
+    )
+
+
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class FakeRecording:
     name: str
     cameras: tuple[CameraRecording, ...]
+    lidars: tuple[LidarRecording, ...] = ()
+    boxes: BoxTracks | None = None
+    lines: MapLines | None = None
+
+    def read_boxes(self) -> BoxTracks | None:
+        return self.boxes
+
+    def read_map(self) -> MapLines | None:
+        return self.lines
 
     def __enter__(self) -> "FakeRecording":
         return self
@@ -122,12 +207,16 @@ def camera(frames: FakeFrames, /, **changes: object) -> CameraRecording:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class FakeSource:
-    """``scenes`` times ``frames`` frames; ``broken`` maps a scene to its broken frames."""
+    """``count`` scenes of ``frames`` frames; ``broken`` maps a scene to its broken frames.
+
+    With ``driving`` each has a lidar, boxes and a map too.
+    """
 
     count: int = 2
     frames: int = 3
     deflated: bool = True
     labels: bool = False
+    driving: bool = False
     seconds: float = 0.0
     broken: dict[str, dict[int, str]] = field(default_factory=dict[str, dict[int, str]])
     dataset: str = "fake"
@@ -146,7 +235,13 @@ class FakeSource:
         return FakeFrames(seed, self.frames, self.deflated, broken, self.seconds, self.labels)
 
     def open(self, scene: str) -> FakeRecording:
-        return FakeRecording(scene, (camera(self.reader(scene)),))
+        frames = self.reader(scene)
+        if not self.driving:
+            return FakeRecording(scene, (camera(frames),))
+        moments = np.arange(self.frames, dtype=np.int32) // 2
+        front = camera(frames, key_frame=np.arange(self.frames) % 2 == 0, sample=moments)
+        sweeps = lidar(FakeSweeps(frames.seed, self.seconds))
+        return FakeRecording(scene, (front,), (sweeps,), boxes(frames.seed), lines(frames.seed))
 
 
 def first_values(reader: CameraReader) -> tuple[bytes, int, float]:
@@ -177,4 +272,5 @@ if __name__ == "__main__":
     from tests.geomim_data.recordings import FakeSource as ImportedSource  # picklable by name
 
     out, workers, seconds = sys.argv[1:]
-    convert(ImportedSource(count=4, seconds=float(seconds)), out, workers=int(workers))
+    source = ImportedSource(count=4, seconds=float(seconds), driving=True)
+    convert(source, out, workers=int(workers))

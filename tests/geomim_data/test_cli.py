@@ -167,7 +167,7 @@ def test_help_imports_nothing_heavy(arguments):
 def test_reading_and_writing_stores_needs_no_torch(tmp_path, command):
     code = (
         f"import sys, geomim_data.{command}, geomim_data.console, geomim_data.sources.scannet\n"
-        "import geomim_data.sources.rgbd\n"
+        "import geomim_data.sources.rgbd, geomim_data.sources.nuscenes\n"
         "print('torch' in sys.modules)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -133,7 +133,7 @@ def test_another_format_version_is_refused_and_may_be_overwritten(tmp_path):
     content = json.loads(path.read_text())
     content["attributes"]["geomim"]["format_version"] = 9
     path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"format_version must be 1, got 9.*--overwrite"):
+    with pytest.raises(DataError, match=r"format_version must be 1 or 2, got 9.*--overwrite"):
         convert(FakeSource(), tmp_path / "store")
     convert(FakeSource(), tmp_path / "store", overwrite=True)
     assert everything(open_store(tmp_path / "store")) == expected()

@@ -30,7 +30,7 @@ def test_a_table_names_scenes_sizes_and_codecs(described, capsys):
     print_info(described)
     out = capsys.readouterr().out
     assert "24 frames, 23 valid poses" in out
-    assert "dataset fake, format 1, written by geomim-data" in out
+    assert "dataset fake, format 2, written by geomim-data" in out
     assert "stride=1, depth_codec=auto" in out
     [line] = [line for line in out.splitlines() if line.startswith("scene0001_00")]
     assert line.split()[:4] == ["scene0001_00", "12", "11", "6"]

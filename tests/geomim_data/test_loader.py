@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from geomim_data.dataset import Sample
+from geomim_data.dataset import Sample, collate
 from geomim_data.errors import DataError
 from geomim_data.loader import make_loader
 from geomim_data.sampler import EpochSampler
@@ -25,6 +25,9 @@ class Numbered:
         self.broken = set(broken)
         self.skipping = set(skipping)
         self.delay_s = delay_s
+
+    def collate(self, samples):
+        return collate(samples)
 
     def __getitem__(self, key):
         epoch, sample = key

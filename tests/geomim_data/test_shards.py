@@ -12,7 +12,7 @@ from geomim_data.errors import DataError
 from geomim_data.metadata import GroupFiles
 from geomim_data.shards import (
     BlobWriter,
-    PlaneWriter,
+    ChunkWriter,
     blob_start,
     chunk_index,
     index_nbytes,
@@ -92,7 +92,7 @@ def test_a_frame_larger_than_a_shard_is_refused(tmp_path):
 def test_zarr_python_reads_every_plane(tmp_path, codec, per_shard):
     planes = np.random.default_rng(0).integers(0, 9, (5, 4, 6), dtype=np.uint16)
     planes[2] = 0
-    writer = PlaneWriter(tmp_path / "depth", per_shard=per_shard)
+    writer = ChunkWriter(tmp_path / "depth", per_shard=per_shard, axes=3)
     for plane in planes:
         writer.append(seal(encode_plane(plane, codec)))
     writer.finish()

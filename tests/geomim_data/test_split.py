@@ -4,7 +4,7 @@ import pytest
 
 from geomim_data.convert import convert
 from geomim_data.errors import DataError
-from geomim_data.split import split_frames
+from geomim_data.split import split_frames, split_samples
 from geomim_data.store import open_store
 from tests.geomim_data.recordings import FakeSource
 
@@ -86,3 +86,11 @@ def test_a_list_of_other_scenes_is_refused(store, tmp_path):
     names.write_text("scene0707_00\nscene0708_00\n")
     with pytest.raises(DataError, match="must name a scene of the store, got 2 others"):
         split_frames(store, val=f"list:{names}")
+
+
+def test_samples_are_split_like_frames(tmp_path):
+    convert(FakeSource(driving=True), tmp_path)
+    store = open_store(tmp_path)
+    train, held_out = split_samples(store, val="last:1")
+    assert train == [("scene0000_00", 0), ("scene0001_00", 0)]
+    assert held_out == [("scene0000_00", 1), ("scene0001_00", 1)]

@@ -287,8 +287,8 @@ def test_a_manifest_of_another_dataset_is_refused(store_path):
 
 def test_another_format_version_is_refused_with_a_remedy(store_path):
     path = store_path / "zarr.json"
-    path.write_text(re.sub(r'"format_version": *1', '"format_version": 7', path.read_text()))
-    with pytest.raises(DataError, match="format_version must be 1, got 7; convert the recordings"):
+    path.write_text(re.sub(r'"format_version": *2', '"format_version": 7', path.read_text()))
+    with pytest.raises(DataError, match="format_version must be 1 or 2, got 7; convert the"):
         open_store(store_path)
 
 

@@ -144,7 +144,7 @@ def test_counts_that_disagree_are_found(store):
     edit(store / "manifest.json", change)
     [finding] = verify(store)
     assert (finding.rule, finding.where) == ("REC002", SCENE)
-    assert finding.message == ("has 3 frames and 3 valid poses, the manifest counts 3 and 1")
+    assert finding.message == ("has 3 valid poses, the manifest counts 1")
 
 
 def test_poses_that_are_not_counted_are_found(store):
@@ -195,7 +195,7 @@ def test_an_unfinished_store_is_found(store):
     [
         ("zarr.json", "{}", "FMT001", "is not the root of a geomim store"),
         ("manifest.json", "{}", "FMT002", "format_version: Field required"),
-        ("manifest.json", '{"format_version": 3}', "FMT002", "format_version must be 1, got 3"),
+        ("manifest.json", '{"format_version": 3}', "FMT002", "must be 1 or 2, got 3"),
         (f"scenes/{SCENE}/zarr.json", "{", "FMT003", "is not JSON"),
         (f"scenes/{SCENE}/camera/depth/zarr.json", "{}", "FMT004", "Field required"),
     ],
@@ -213,7 +213,7 @@ def test_a_folder_without_a_store_is_found(tmp_path):
 
 def test_another_format_of_the_root_and_another_dataset_are_found(store):
     def version(content):
-        content["attributes"]["geomim"]["format_version"] = 2
+        content["attributes"]["geomim"]["format_version"] = 3
 
     def dataset(content):
         content["attributes"]["geomim"] |= {"format_version": 1, "dataset": "other"}
@@ -238,7 +238,7 @@ def test_an_image_whose_content_is_broken_is_found_by_decoding_alone(tmp_path, m
     assert {finding.rule for finding in findings} == {"DEC001"}
     wheres = [finding.where for finding in findings]
     assert wheres == [*(f"scene0000_00[frame {i}]" for i in range(5)), "scene0000_00"]
-    assert findings[-1].message == "and 3 more frames"
+    assert findings[-1].message == "and 3 more"
 
 
 def test_a_plane_that_unpacks_to_another_size_is_found_by_decoding_alone(tmp_path, monkeypatch):

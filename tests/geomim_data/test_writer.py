@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import zarr
 
-from geomim_data.camera_writer import valid_poses
 from geomim_data.errors import DataError
+from geomim_data.moments import valid_poses
 from geomim_data.recording import Deflated
 from geomim_data.writer import SceneWriter
 from tests.geomim_data.recordings import (

@@ -1,7 +1,7 @@
 """A method of one tiny transformer on noise, for tests of everything around methods."""
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,9 @@ class NoiseSamples:
     ):
         self.poisoned = poisoned
         self.before = before
+
+    def collate(self, samples: Sequence[Sample]) -> RgbdBatch:
+        return collate(samples)
 
     def __getitem__(self, key: SampleKey) -> Sample:
         if self.before is not None:

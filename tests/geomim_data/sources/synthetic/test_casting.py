@@ -33,3 +33,15 @@ def test_rays_into_the_open_hit_nothing(furnished):
 def test_no_rays_hit_nothing(furnished):
     hits = cast_from(np.ones(3), np.zeros((0, 3)), furnished.scene.primitives)
     assert hits.distance.shape == (0,)
+
+
+def test_rays_from_many_places_find_what_they_find_among_all_solids(furnished):
+    rng = np.random.default_rng(0)
+    middle = np.array([furnished.size[0] / 2, furnished.size[1] / 2, 1.4])
+    origins = middle + rng.uniform(-0.3, 0.3, (9000, 3))
+    directions = unit(rng.normal(size=(9000, 3)))
+    primitives = furnished.scene.primitives
+    hits = cast_from(origins, directions, primitives)
+    expected = cast_rays(torch.from_numpy(origins), torch.from_numpy(directions), primitives)
+    np.testing.assert_array_equal(hits.primitive, expected.primitive.numpy())
+    np.testing.assert_array_equal(hits.distance, expected.distance.numpy())
