@@ -1,0 +1,147 @@
+"""Feature maps of all cameras and moments lifted to volumes, each in the rig's frame of its moment.
+
+The rig's frame is the vehicle's at the moment's reference time. Cameras fire at times of their
+own; where each was is in its own pose: ``rig_from_cam = rig_from_world @ world_from_cam``.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from geomim.cameras import Camera
+from geomim.grids import VoxelGrid, warp_volume
+from geomim.lifting import lift_by_pulling, lift_by_pushing
+from geomim.transforms import RigidTransform
+
+Lifting = Literal["pull", "push"]
+VolumeNorm = Literal["group", "volume", "batch"]
+
+
+class Volumes(NamedTuple):
+    """Volumes of features. A moment without any camera is 0 and nowhere seen."""
+
+    features: Float[Tensor, "batch time c z y x"]
+    seen: Bool[Tensor, "batch time z y x"]
+    """Where a camera looks; the convolution carries features a cell beyond."""
+
+
+class LiftedVolumes(nn.Module):
+    """Lift feature maps, then convolve: Conv3d 3x3x3, norm, ReLU (release, ``render_conv``).
+
+    Args:
+        channels_in: Of the feature maps.
+        channels: Of the volumes.
+        lifting: ``pull`` as the release's small model (UVTR), ``push`` as its large one (LSS).
+        norm: The release has batch statistics over the moments of one clip. ``group`` (our
+            choice) and ``volume``, a group a channel, have those of each volume alone, so that
+            clips in a batch do not feel each other; ``batch`` is as the release.
+        groups: Of ``group``; must divide ``channels``.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels: int,
+        *,
+        lifting: Lifting,
+        norm: VolumeNorm = "group",
+        groups: int = 8,
+    ):
+        super().__init__()
+        self.lifting: Lifting = lifting
+        self.conv = nn.Conv3d(channels_in, channels, 3, padding=1, bias=False)
+        self.norm = _norm(norm, channels, groups)
+
+    def forward(
+        self,
+        features: Sequence[Float[Tensor, "batch time view c _h _w"]],
+        depth_distribution: Sequence[Float[Tensor, "batch time view bin _h _w"]],
+        depth_edges: Float[Tensor, " edge"],
+        *,
+        camera: Camera,
+        rig_from_cam: RigidTransform,
+        valid: Bool[Tensor, "batch time view"],
+        grid: VoxelGrid,
+    ) -> Volumes:
+        """Lift maps of one or several levels; volumes of levels are summed (release).
+
+        Args:
+            features: A map of the images a level.
+            depth_distribution: As large, over depth bins.
+            depth_edges: Of the bins, in metres along the optical axis.
+            camera: Of the images, with the batch ``(batch, time, view)``,
+            rig_from_cam: and their poses in the rig's frame of the moment.
+            valid: False for images that are missing: they are not lifted.
+            grid: In the rig's frame.
+
+        Raises:
+            ValueError: If there is no level, or sizes and batches do not belong together.
+        """
+        if not features or len(features) != len(depth_distribution):
+            raise ValueError(
+                "features must be of at least one level, each with a depth_distribution, got "
+                f"{len(features)} and {len(depth_distribution)}"
+            )
+        lift = lift_by_pulling if self.lifting == "pull" else lift_by_pushing
+        there = _lose(rig_from_cam, ~valid)
+        keep = valid[..., None, None, None]
+        lifted = [
+            lift(
+                torch.where(keep, maps, 0.0),
+                torch.where(keep, bins, 0.0),
+                depth_edges,
+                camera=camera,
+                ego_from_cam=there,
+                grid=grid,
+            )
+            for maps, bins in zip(features, depth_distribution, strict=True)
+        ]
+        volume = torch.stack([level.volume for level in lifted]).sum(dim=0)
+        seen = torch.stack([level.seen for level in lifted]).any(dim=0)
+        return Volumes(self._convolve(volume, valid.any(dim=-1)), seen)
+
+    def _convolve(
+        self,
+        volume: Float[Tensor, "batch time c z y x"],
+        known: Bool[Tensor, "batch time"],
+    ) -> Float[Tensor, "batch time c_out z y x"]:
+        flat = self.norm(self.conv(volume.flatten(0, 1))).relu()
+        convolved = flat.unflatten(0, volume.shape[:2])
+        return torch.where(known[..., None, None, None, None], convolved, 0.0)
+
+
+def align(volumes: Volumes, grid: VoxelGrid, *, target_from_source: RigidTransform) -> Volumes:
+    """Move volumes by metres into other frames, each by its own motion.
+
+    The release applies the motion in metres to indices of cells; this does not. A cell is seen if
+    at least half of what it is interpolated from is.
+
+    Args:
+        volumes: Each in its own frame.
+        grid: The same in all frames.
+        target_from_source: With the batch ``(batch, time)``.
+    """
+    seen = volumes.seen.unsqueeze(2).to(volumes.features.dtype)
+    stacked = torch.cat([volumes.features, seen], dim=2)
+    moved = warp_volume(stacked, grid, target_from_source=target_from_source)
+    count = volumes.features.shape[2]
+    return Volumes(moved.volume[:, :, :count], moved.volume[:, :, count] >= 0.5)
+
+
+def _lose(pose: RigidTransform, lost: Bool[Tensor, "*batch"]) -> RigidTransform:
+    """Make some poses unknown: what is not finite appears nowhere."""
+    translation = torch.where(lost[..., None], torch.nan, pose.translation)
+    return RigidTransform(torch.where(lost[..., None, None], torch.nan, pose.rotation), translation)
+
+
+def _norm(norm: VolumeNorm, channels: int, groups: int) -> nn.Module:
+    match norm:
+        case "group":
+            return nn.GroupNorm(groups, channels)
+        case "volume":
+            return nn.GroupNorm(channels, channels)
+        case "batch":
+            return nn.BatchNorm3d(channels)
