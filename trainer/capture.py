@@ -9,8 +9,11 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
+from geomim_data.clip_batch import ClipBatch
 from geomim_data.dataset import RgbdBatch
 from trainer.files import replace_json
+
+AnyBatch = RgbdBatch | ClipBatch
 
 
 class NonFiniteError(RuntimeError):
@@ -19,7 +22,7 @@ class NonFiniteError(RuntimeError):
 
 class _Pending(NamedTuple):
     step: int
-    batches: Sequence[RgbdBatch]
+    batches: Sequence[AnyBatch]
     skipped: Tensor
     arrived: torch.cuda.Event | None
 
@@ -35,7 +38,7 @@ class NonFiniteWatch:
         self._budget = budget
         self._pending: _Pending | None = None
 
-    def note(self, step: int, batches: Sequence[RgbdBatch], skipped: Float[Tensor, ""]) -> None:
+    def note(self, step: int, batches: Sequence[AnyBatch], skipped: Float[Tensor, ""]) -> None:
         """Take the verdict of a step and the batches that it was computed on.
 
         Raises:
@@ -73,20 +76,48 @@ class NonFiniteWatch:
         return self.skipped
 
 
-def capture(out: Path, step: int, batches: Sequence[RgbdBatch]) -> Path:
-    """Write batches as ``out/captured/step-N/part-K.safetensors`` and name their frames beside."""
+def capture(out: Path, step: int, batches: Sequence[AnyBatch]) -> Path:
+    """Write batches as ``out/captured/step-N/part-K.safetensors`` and name their items beside."""
     folder = out / "captured" / f"step-{step}"
     folder.mkdir(parents=True, exist_ok=True)
     for part, batch in enumerate(batches):
-        tensors = {
-            "rgb": batch.rgb,
-            "depth": batch.depth,
-            "depth_valid": batch.depth_valid,
-            "focal": batch.camera.focal,
-            "principal_point": batch.camera.principal_point,
-        }
-        plain = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        tensors = _tensors(batch).items()
+        plain = {name: tensor.cpu().contiguous() for name, tensor in tensors}
         save_file(plain, folder / f"part-{part}.safetensors")
-    frames = [list(zip(batch.scene, batch.frame, strict=True)) for batch in batches]
+    frames = [list(zip(batch.scene, _numbers(batch), strict=True)) for batch in batches]
     replace_json(folder / "frames.json", {"step": step, "parts": frames})
     return folder
+
+
+def _tensors(batch: AnyBatch) -> dict[str, Tensor]:
+    tensors = {
+        "focal": batch.camera.focal,
+        "principal_point": batch.camera.principal_point,
+        "rotation": batch.world_from_cam.rotation,
+        "translation": batch.world_from_cam.translation,
+    }
+    match batch:
+        case RgbdBatch():
+            return tensors | {
+                "rgb": batch.rgb,
+                "depth": batch.depth,
+                "depth_valid": batch.depth_valid,
+            }
+        case ClipBatch():
+            tensors |= {
+                "images": batch.images,
+                "valid": batch.valid,
+                "unpadded": batch.unpadded,
+                "timestamp_us": batch.timestamp_us,
+            }
+            if batch.lidar is not None:
+                tensors |= {"points": batch.lidar.points, "offset": batch.lidar.offset}
+            return tensors
+
+
+def _numbers(batch: AnyBatch) -> tuple[int, ...]:
+    match batch:
+        case RgbdBatch():
+            return batch.frame
+        case ClipBatch():
+            return batch.sample

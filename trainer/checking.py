@@ -2,43 +2,46 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import final
+from typing import Generic, final
 
 import torch
 from rich.console import Console
 from torch import nn
 
+from geomim_data.clip_batch import ClipBatch
 from geomim_data.dataset import RgbdBatch
 from geomim_data.sampler import SamplerState
 from trainer.capture import NonFiniteWatch
-from trainer.config import MaeConfig, Mask3DConfig
+from trainer.clip_data import noise_clips, open_clips
+from trainer.config import AnyRun, FramesRun
+from trainer.config_mim4d import Mim4dConfig
 from trainer.data import RunData, fake_batch, open_data
 from trainer.distributed import device_of
 from trainer.learner import Learner
 from trainer.logs import duration
 from trainer.loop import Run, take_step
 from trainer.meter import peak_memory_mb
-from trainer.methods.method import DataConstants
+from trainer.methods import make_clip_method, make_method
+from trainer.methods.method import BatchT, ClipConstants, DataConstants
 from trainer.optim import run_steps
-from trainer.pretraining import make_run, start
+from trainer.pretraining import closing, make_run, start
 from trainer.stopping import StopRequest
 
 WARM_UP_STEPS = 1
 
 
 @final
-class _Noise:
+class _Noise(Generic[BatchT]):
     """Noise in the form of training batches."""
 
-    def __init__(self, config: Mask3DConfig | MaeConfig):
-        part = config.data.batch_size // config.optim.accumulate
-        generator = torch.Generator().manual_seed(config.seed)
-        self._batch = fake_batch(config.data, batch_size=part, generator=generator)
-        self._seed = config.seed
+    def __init__(self, batch: BatchT, seed: int):
+        self._batch = batch
+        self._seed = seed
 
-    def forever(self) -> Iterator[RgbdBatch]:
+    def forever(self) -> Iterator[BatchT]:
         while True:
             yield self._batch
 
@@ -52,9 +55,7 @@ class _Noise:
         pass
 
 
-def check_run(
-    config: Mask3DConfig | MaeConfig, *, uses_store: bool, console: Console | None = None
-) -> int:
+def check_run(config: AnyRun, *, uses_store: bool, console: Console | None = None) -> int:
     """Take one step on noise, or on the store, and print what it took.
 
     Returns:
@@ -64,34 +65,73 @@ def check_run(
     if config.speed.threads is not None:
         torch.set_num_threads(config.speed.threads)
     pin_memory = device.type == "cuda"
-    data = open_data(config, pin_memory=pin_memory) if uses_store else _noise_data(config)
-    try:
-        run = make_run(config, data, device=device)
-        learner = start(run, device=device)
+    check = _Check(device, console or Console(), uses_store=uses_store)
+    match config:
+        case Mim4dConfig():
+            read = open_clips(config, pin_memory=pin_memory) if uses_store else _noise_clips(config)
+            with closing(read) as clips:
+                method = make_clip_method(config, clips.constants)
+                return check.step(make_run(config, method, clips, device=device))
+        case _:
+            read = open_data(config, pin_memory=pin_memory) if uses_store else _noise_data(config)
+            with closing(read) as frames:
+                method = make_method(config, frames.constants)
+                return check.step(make_run(config, method, frames, device=device))
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class _Check:
+    """What a step is checked with, whatever its data."""
+
+    device: torch.device
+    console: Console
+    uses_store: bool
+
+    def step(self, run: Run[BatchT]) -> int:
+        """Take a step and print what it took."""
+        learner = start(run, device=self.device)
         seconds, loss = _timed_step(run, learner)
-    finally:
-        data.train.close()
-    console = console or Console()
-    for line in _lines(run, learner, seconds, uses_store=uses_store):
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
-    is_finite = learner.skipped == 0
-    verdict = "ok" if is_finite else "NOT finite"
-    console.print(f"loss            {loss:.4f} ({verdict})", highlight=False)
-    return 0 if is_finite else 1
+        for line in _lines(run, learner, seconds, uses_store=self.uses_store):
+            self.console.print(line, soft_wrap=True, markup=False, highlight=False)
+        is_finite = learner.skipped == 0
+        verdict = "ok" if is_finite else "NOT finite"
+        self.console.print(f"loss            {loss:.4f} ({verdict})", highlight=False)
+        return 0 if is_finite else 1
 
 
-def _noise_data(config: Mask3DConfig | MaeConfig) -> RunData:
+def _noise_data(config: FramesRun) -> RunData[RgbdBatch, DataConstants]:
+    part, generator = _part(config), torch.Generator().manual_seed(config.seed)
+    batch = fake_batch(config.data, batch_size=part, generator=generator)
     return RunData(
-        train=_Noise(config),
+        train=_Noise(batch, config.seed),
         train_frames=config.data.batch_size,
-        val=lambda: (),
+        val=list[RgbdBatch],
         val_frames=0,
         pictured=None,
         constants=DataConstants(depth_mean_m=2.5, depth_std_m=1.0),
     )
 
 
-def _timed_step(run: Run, learner: Learner) -> tuple[float, float]:
+def _noise_clips(config: Mim4dConfig) -> RunData[ClipBatch, ClipConstants]:
+    part, generator = _part(config), torch.Generator().manual_seed(config.seed)
+    batch = noise_clips(config, batch_size=part, generator=generator)
+    return RunData(
+        train=_Noise(batch, config.seed),
+        train_frames=config.data.batch_size,
+        val=list[ClipBatch],
+        val_frames=0,
+        pictured=None,
+        constants=ClipConstants(config.data.cameras or (), tuple),
+        unit="clip",
+    )
+
+
+def _part(config: AnyRun) -> int:
+    return config.data.batch_size // config.optim.accumulate
+
+
+def _timed_step(run: Run[BatchT], learner: Learner) -> tuple[float, float]:
     """Return the seconds of a step that follows a first one, and its loss."""
     seconds, loss = 0.0, 0.0
     with TemporaryDirectory() as folder, StopRequest() as stop:
@@ -106,7 +146,9 @@ def _timed_step(run: Run, learner: Learner) -> tuple[float, float]:
     return seconds, loss
 
 
-def _lines(run: Run, learner: Learner, seconds: float, *, uses_store: bool) -> Iterator[str]:
+def _lines(
+    run: Run[BatchT], learner: Learner, seconds: float, *, uses_store: bool
+) -> Iterator[str]:
     config = run.config
     batch, parts = config.data.batch_size, config.optim.accumulate
     backbone = sum(tensor.numel() for tensor in run.method.backbone(learner.model).state.values())
@@ -123,7 +165,7 @@ def _lines(run: Run, learner: Learner, seconds: float, *, uses_store: bool) -> I
     yield f"length          {steps} steps, ETA {duration(steps * seconds)} without validation"
 
 
-def _precision(run: Run) -> str:
+def _precision(run: Run[BatchT]) -> str:
     return "bfloat16 autocast" if run.amp else "float32"
 
 

@@ -5,30 +5,30 @@ do not. Neither the Mask3D paper's abstract nor its captions state a recipe, so 
 is a choice: a description names its source, or says "our choice". No torch here.
 """
 
-from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, TypeAdapter, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Discriminator, Field, TypeAdapter, model_validator
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Colour = tuple[float, float, float]
-Side = Annotated[int, Field(ge=8, le=8192)]
-Count = Annotated[int, Field(ge=1)]
-Width = Annotated[int, Field(ge=4, le=8192)]
-Blocks = Annotated[int, Field(ge=1, le=128)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-PositiveColour = tuple[Positive, Positive, Positive]
-Interval = tuple[Positive, Positive]
-
-
-class Section(BaseModel):
-    """A part of the configuration."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+from trainer.config_mim4d import Mim4dConfig
+from trainer.config_run import (
+    Blocks,
+    Colour,
+    Conflict,
+    EncoderConfig,
+    Fraction,
+    Interval,
+    NotNegative,
+    Positive,
+    PositiveColour,
+    RunConfig,
+    Section,
+    Share,
+    Side,
+    SourceConfig,
+    Width,
+    length_conflicts,
+    refuse,
+)
 
 
 class AugmentConfig(Section):
@@ -44,51 +44,16 @@ class AugmentConfig(Section):
     flip: Fraction = Field(default=0.5, description="chance of a horizontal flip (MAE, MultiMAE)")
 
 
-class DataConfig(Section):
+class DataConfig(SourceConfig):
     """Which frames, in what form."""
 
-    path: Path = Field(default=Path("shards"), description="a store written by geomim-data convert")
-    stride: Count = Field(
-        default=1,
-        description="take every n-th frame of the store, in each scene; a store converted with "
-        "--stride n has been thinned already and wants 1 here",
-    )
     image_size: tuple[Side, Side] = Field(
         default=(240, 320), description="(height, width) in pixels; 240x320 as Pri3D (our choice)"
-    )
-    val: str = Field(
-        default="scenes:1",
-        pattern=r"^(none|last:[1-9]\d*|scenes:[1-9]\d*|list:.+)$",
-        description="held out: last:N frames of each scene, the last scenes:N, list:FILE or none",
-    )
-    val_frames: Count | None = Field(
-        default=None,
-        description="validate on at most this many frames, evenly spread; null takes all",
-    )
-    batch_size: Count = Field(
-        default=256, description="global: over all ranks and accumulated parts"
-    )
-    val_batch_size: Count = Field(
-        default=32, description="frames evaluated together; changes no result"
-    )
-    workers: Annotated[int, Field(ge=0, le=256)] = Field(
-        default=2, description="loading processes; 0 loads in the main process; changes no result"
     )
     on_corrupt: Literal["raise", "skip"] = Field(
         default="raise", description="skip puts another frame in the place of a broken one"
     )
     augment: AugmentConfig = AugmentConfig()
-
-
-class EncoderConfig(Section):
-    """A plain ViT under timm's names; the defaults are ViT-B/16 (our choice, as follow-ups)."""
-
-    patch_size: Annotated[int, Field(ge=2, le=64)] = Field(default=16, description="pixels (MAE)")
-    dim: Width = 768
-    depth: Blocks = 12
-    heads: Blocks = 12
-    mlp_ratio: Annotated[float, Field(gt=0, le=16)] = 4.0
-    class_token: bool = Field(default=True, description="prepend a class token (MAE)")
 
 
 class DecoderConfig(Section):
@@ -193,92 +158,13 @@ class MaeModelConfig(ModelConfig):
     )
 
 
-class OptimConfig(Section):
-    """AdamW with a cosine schedule."""
+class FramesConfig(RunConfig, frozen=True):
+    """A run over frames."""
 
-    blr: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=1e-4, description="base rate; lr = blr * data.batch_size / 256 (MultiMAE)"
-    )
-    betas: tuple[Decay, Decay] = Field(default=(0.9, 0.95), description="MAE, MultiMAE")
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.05, description="not on biases, norms and tokens (MAE, MultiMAE)"
-    )
-    epochs: Positive | None = Field(default=None, description="length; or steps")
-    steps: Count | None = Field(default=None, description="length; or epochs")
-    warmup: Decay = Field(
-        default=0.05, description="share of the run in which the rate rises linearly (our choice)"
-    )
-    min_lr: NotNegative = Field(default=0.0, description="where the cosine ends (MAE)")
-    clip: Positive | None = Field(
-        default=1.0, description="largest gradient norm; null never clips (our choice)"
-    )
-    accumulate: Count = Field(
-        default=1, description="parts in which a batch is computed, to save memory"
-    )
-    ema: Share | None = Field(
-        default=None, description="decay of averaged weights, which are then evaluated and exported"
-    )
-    nonfinite_budget: Annotated[int, Field(ge=0)] = Field(
-        default=10,
-        description="steps with a non-finite loss or gradient that are skipped before stopping",
-    )
-
-
-class SpeedConfig(Section):
-    """How fast, never what: results may differ by rounding alone."""
-
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    amp: Literal["auto", "off", "bf16"] = Field(
-        default="auto", description="bfloat16 autocast; auto: on CUDA; losses stay in float32"
-    )
-    compile: Literal["off", "auto"] = Field(
-        default="off", description="auto: torch.compile on CUDA"
-    )
-    threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
-        default=None, description="CPU threads of torch; null keeps its own choice"
-    )
-
-
-class LogConfig(Section):
-    """How often to speak, in steps."""
-
-    every: Count = 10
-    val_every: Count | None = Field(default=500, description="null validates at the end only")
-    pictures: Annotated[int, Field(ge=0, le=64)] = Field(
-        default=4, description="validation frames shown"
-    )
-    pictures_every: Count | None = Field(
-        default=500, description="null: at step 0 and the end only"
-    )
-
-
-class CheckpointConfig(Section):
-    """How often to save, in steps; a run also saves when told to stop and at its end."""
-
-    every: Count = 500
-    keep: Count = Field(default=3, description="newest checkpoints kept")
-
-
-class RunConfig(Section):
-    """What every method's run has."""
-
-    out: Path | None = Field(default=None, description="run folder; null: runs/NAME of this file")
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     data: DataConfig = DataConfig()
-    optim: OptimConfig = OptimConfig(epochs=100)
-    speed: SpeedConfig = SpeedConfig()
-    log: LogConfig = LogConfig()
-    checkpoint: CheckpointConfig = CheckpointConfig()
-    resume: Literal["auto", "never"] = Field(
-        default="auto", description="auto continues a run of the same configuration in out"
-    )
-    init_from: Path | None = Field(
-        default=None,
-        description="start with the weights of a checkpoint folder of another run, step 0",
-    )
 
 
-class Mask3DConfig(RunConfig):
+class Mask3DConfig(FramesConfig, frozen=True):
     """A Mask3D pre-training run."""
 
     method: Literal["mask3d"]
@@ -286,11 +172,11 @@ class Mask3DConfig(RunConfig):
 
     @model_validator(mode="after")
     def _agree(self) -> "Mask3DConfig":
-        _refuse(mask3d_conflicts(self))
+        refuse(mask3d_conflicts(self))
         return self
 
 
-class MaeConfig(RunConfig):
+class MaeConfig(FramesConfig, frozen=True):
     """An RGB-only MAE pre-training run."""
 
     method: Literal["mae"]
@@ -299,31 +185,19 @@ class MaeConfig(RunConfig):
     @model_validator(mode="after")
     def _agree(self) -> "MaeConfig":
         ratios = {"model.mask_ratio": self.model.mask_ratio}
-        _refuse([*run_conflicts(self, self.model), *mask_conflicts(self, self.model, ratios)])
+        refuse([*frame_conflicts(self, self.model), *mask_conflicts(self, self.model, ratios)])
         return self
 
 
-Config = Annotated[Mask3DConfig | MaeConfig, Discriminator("method")]
-CONFIG: TypeAdapter[Mask3DConfig | MaeConfig] = TypeAdapter(Config)
+FramesRun = Mask3DConfig | MaeConfig
+AnyRun = FramesRun | Mim4dConfig
+Config = Annotated[AnyRun, Discriminator("method")]
+CONFIG: TypeAdapter[AnyRun] = TypeAdapter(Config)
 
 
-class Conflict(NamedTuple):
-    """Two settings that cannot both hold; ``key`` is the one to point at."""
-
-    key: str
-    message: str
-
-
-def run_conflicts(run: RunConfig, model: ModelConfig) -> list[Conflict]:
-    """List what contradicts in the settings that all methods share."""
-    optim, data, found = run.optim, run.data, list[Conflict]()
-    if (optim.epochs is None) == (optim.steps is None):
-        given = f"got epochs {optim.epochs} and steps {optim.steps}; set the other to null"
-        found.append(Conflict("optim", f"optim must set one of epochs and steps, {given}"))
-    if data.batch_size % optim.accumulate:
-        rule = "data.batch_size must be divisible by optim.accumulate"
-        got = f"got {data.batch_size} and {optim.accumulate}"
-        found.append(Conflict("data.batch_size", f"{rule}, {got}"))
+def frame_conflicts(run: FramesConfig, model: ModelConfig) -> list[Conflict]:
+    """List what contradicts in the settings that all methods over frames share."""
+    data, found = run.data, length_conflicts(run)
     for name in ("scale", "ratio"):
         low, high = getattr(data.augment, name)
         if not low <= high <= (1 if name == "scale" else 10):
@@ -335,7 +209,9 @@ def run_conflicts(run: RunConfig, model: ModelConfig) -> list[Conflict]:
     return found + _size_conflicts(data.image_size, model.encoder.patch_size)
 
 
-def mask_conflicts(run: RunConfig, model: ModelConfig, ratios: dict[str, float]) -> list[Conflict]:
+def mask_conflicts(
+    run: FramesConfig, model: ModelConfig, ratios: dict[str, float]
+) -> list[Conflict]:
     """List the mask ratios that would hide no patch, or every patch."""
     height, width = run.data.image_size
     patch = model.encoder.patch_size
@@ -351,7 +227,7 @@ def mask_conflicts(run: RunConfig, model: ModelConfig, ratios: dict[str, float])
 
 def mask3d_conflicts(run: Mask3DConfig) -> list[Conflict]:
     """List what contradicts in a Mask3D run."""
-    model, found = run.model, run_conflicts(run, run.model)
+    model, found = run.model, frame_conflicts(run, run.model)
     ratios = {"model.mask_ratio_rgb": model.mask_ratio_rgb}
     if model.mask_ratio_depth < 1:
         ratios["model.mask_ratio_depth"] = model.mask_ratio_depth
@@ -386,10 +262,3 @@ def _width_conflicts(key: str, dim: int, heads: int, *, separator: str = ".") ->
     if dim % 4:
         return [Conflict(dim_key, f"{dim_key} must be divisible by 4, got {dim}")]
     return []
-
-
-def _refuse(conflicts: list[Conflict]) -> None:
-    if conflicts:
-        message = "; ".join(conflict.message for conflict in conflicts)
-        context = {"conflicts": conflicts, "message": message}
-        raise PydanticCustomError("conflict", "{message}", context)

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
-from trainer.config import MaeConfig, Mask3DConfig, RunConfig
+from trainer.config import AnyRun, MaeConfig, Mask3DConfig
 from trainer.config_errors import (
     ConfigError,
     KeyPath,
@@ -26,9 +26,16 @@ from trainer.config_errors import (
     shown,
     unknown_key,
 )
+from trainer.config_mim4d import Mim4dConfig
+from trainer.config_run import RunConfig
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 16
+_SCHEMAS: Mapping[str, type[AnyRun]] = {
+    "mask3d": Mask3DConfig,
+    "mae": MaeConfig,
+    "mim4d": Mim4dConfig,
+}
 _SCALAR_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "null"))
 
 
@@ -61,7 +68,7 @@ class _Document:
 
 def load_config(
     source: str | Path | RunConfig, overrides: Sequence[str] | Mapping[str, object] = ()
-) -> Mask3DConfig | MaeConfig:
+) -> AnyRun:
     """Return the run that a file, a packaged name or a configuration describes.
 
     ``overrides`` are ``key=value`` texts, typed by the setting they name, or a mapping of dotted
@@ -76,7 +83,7 @@ def load_config(
         document = _Document(name, json.loads(source.model_dump_json()))
     else:
         document = _read(source)
-        name = Path(source).stem
+        name = Path(source).name.removesuffix(".yaml")
     model = _model(document, overrides)
     for path, value, label in _settings(overrides):
         _apply(document, model, path, value, label)
@@ -112,7 +119,7 @@ def _read(source: str | Path) -> _Document:
 
 def _packaged(path: Path) -> str:
     names = packaged_configs()
-    name = path.name if path.suffix else f"{path.name}.yaml"
+    name = path.name if path.name in names else f"{path.name}.yaml"
     if path.parent == Path() and name in names:
         return (resources.files("trainer") / "configs" / name).read_text(encoding="utf-8")
     raise ConfigError(f"{path}: no such file, nor a packaged config ({', '.join(names)})")
@@ -214,23 +221,21 @@ def _flattened(values: Mapping[str, object], prefix: KeyPath) -> Iterator[tuple[
             yield path, value
 
 
-def _model(
-    document: _Document, overrides: Sequence[str] | Mapping[str, object]
-) -> type[Mask3DConfig] | type[MaeConfig]:
+def _model(document: _Document, overrides: Sequence[str] | Mapping[str, object]) -> type[AnyRun]:
     """Pick the schema by ``method``, in the file or overridden."""
     for path, value, label in _settings(overrides):
         if path == ("method",):
             document.values["method"] = value.text if isinstance(value, _Text) else value
             document.places[path] = label
     method = document.values.get("method")
-    if method == "mask3d":
-        return Mask3DConfig
-    if method == "mae":
-        return MaeConfig
+    if isinstance(method, str) and method in _SCHEMAS:
+        return _SCHEMAS[method]
+    *names, last = map(repr, _SCHEMAS)
+    rule = f"must be {', '.join(names)} or {last}"
     if "method" in document.values:
-        message = f"method must be 'mask3d' or 'mae', got {shown(method)}"
+        message = f"method {rule}, got {shown(method)}"
     else:
-        message = "missing key 'method'; it must be 'mask3d' or 'mae'"
+        message = f"missing key 'method'; it {rule}"
     raise ConfigError(f"{document.place(('method',))}: {message}")
 
 
@@ -271,9 +276,7 @@ def _typed(text: str, annotation: object, label: str) -> object:
     return None if node is None else _value(node, (), _Document(label))
 
 
-def _validate(
-    document: _Document, model: type[Mask3DConfig] | type[MaeConfig]
-) -> Mask3DConfig | MaeConfig:
+def _validate(document: _Document, model: type[AnyRun]) -> AnyRun:
     try:
         text = json.dumps(document.values, default=str)
         config = model.model_validate_json(text, strict=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, final, runtime_checkable
+from typing import Generic, Literal, Protocol, TypeVar, final, runtime_checkable
 
 import torch
 from torch import Generator
@@ -10,25 +10,28 @@ from torch import Generator
 from geomim.cameras import PinholeCamera
 from geomim.transforms import RigidTransform
 from geomim_data.augment import JointAugment
+from geomim_data.clip_batch import ClipBatch
 from geomim_data.dataset import RgbdBatch, RgbdDataset, collate
 from geomim_data.errors import DataError
 from geomim_data.loader import Loader, make_loader
 from geomim_data.sampler import EpochSampler, SamplerState
 from geomim_data.split import FrameKey, split_frames
 from geomim_data.store import Store, open_store
-from trainer.config import DataConfig, MaeConfig, Mask3DConfig
+from trainer.config import DataConfig, FramesRun, MaeConfig, Mask3DConfig
 from trainer.config_errors import ConfigError
-from trainer.methods.method import DataConstants
+from trainer.methods.method import BatchT, DataConstants
 
 MEASURED_FRAMES = 64
 Item = TypeVar("Item")
+GivenT = TypeVar("GivenT", RgbdBatch, ClipBatch, covariant=True)
+MeasuredT = TypeVar("MeasuredT", covariant=True)
 
 
 @runtime_checkable
-class TrainingBatches(Protocol):
+class TrainingBatches(Protocol[GivenT]):
     """Batches without end, from a position that is always known."""
 
-    def forever(self) -> Iterator[RgbdBatch]:
+    def forever(self) -> Iterator[GivenT]:
         """Yield batches from the position on."""
         ...
 
@@ -47,23 +50,25 @@ class TrainingBatches(Protocol):
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
-class RunData:
-    """What a run reads.
+class RunData(Generic[BatchT, MeasuredT]):
+    """What a run reads: frames, or clips.
 
-    ``val`` starts over at each call; ``pictured`` holds the frames of the pictures, None without
-    pictures; ``notes`` are lines that the user should see.
+    ``val`` starts over at each call; ``pictured`` holds those of the pictures, None without
+    pictures; ``constants`` is what was measured on the training split; ``notes`` are lines that
+    the user should see.
     """
 
-    train: TrainingBatches
+    train: TrainingBatches[BatchT]
     train_frames: int
-    val: Callable[[], Iterable[RgbdBatch]]
+    val: Callable[[], Iterable[BatchT]]
     val_frames: int
-    pictured: RgbdBatch | None
-    constants: DataConstants
+    pictured: BatchT | None
+    constants: MeasuredT
+    unit: Literal["frame", "clip"] = "frame"
     notes: tuple[str, ...] = ()
 
 
-def open_data(config: Mask3DConfig | MaeConfig, *, pin_memory: bool) -> RunData:
+def open_data(config: FramesRun, *, pin_memory: bool) -> RunData[RgbdBatch, DataConstants]:
     """Open the store of a run.
 
     Raises:
@@ -92,7 +97,7 @@ def open_data(config: Mask3DConfig | MaeConfig, *, pin_memory: bool) -> RunData:
         val_frames=len(val),
         pictured=next(still.batches(pictured), None),
         constants=still.constants(train),
-        notes=_stride_note(store, data.stride),
+        notes=stride_note(store, data.stride),
     )
 
 
@@ -123,7 +128,8 @@ def fake_batch(config: DataConfig, *, batch_size: int, generator: Generator) -> 
     )
 
 
-def _stride_note(store: Store, stride: int) -> tuple[str, ...]:
+def stride_note(store: Store, stride: int) -> tuple[str, ...]:
+    """Return a line where a store that was thinned is thinned again."""
     kept = store.attributes.converter.arguments.get("stride", 1)
     if stride == 1 or kept == 1:
         return ()
@@ -135,7 +141,7 @@ def _stride_note(store: Store, stride: int) -> tuple[str, ...]:
 class _Stills:
     """Frames as they are: the centre at the run's size, nothing random."""
 
-    def __init__(self, store: Store, config: Mask3DConfig | MaeConfig):
+    def __init__(self, store: Store, config: FramesRun):
         self._store = store
         self._config = config
 
@@ -181,7 +187,7 @@ class _Stills:
 def _training_loader(
     store: Store,
     frames: Sequence[FrameKey],
-    config: Mask3DConfig | MaeConfig,
+    config: FramesRun,
     *,
     pin_memory: bool,
 ) -> Loader[RgbdBatch]:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from geomim_data.sampler import SamplerState
 from trainer.checkpoint import Checkpoint
-from trainer.config import OptimConfig
 from trainer.config_errors import ConfigError
+from trainer.config_run import OptimConfig
 from trainer.optim import AveragedWeights, make_optimizer, optimizer_tensors, restore_optimizer
 from trainer.seeding import random_state, restore_random_state
 

@@ -5,21 +5,20 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Generic, final
 
 import torch
 from torch import Tensor
 
-from geomim_data.dataset import RgbdBatch
 from trainer.capture import NonFiniteWatch
 from trainer.checkpoint import save_checkpoint
-from trainer.config import MaeConfig, Mask3DConfig
+from trainer.config import AnyRun
 from trainer.data import RunData
 from trainer.export import export_backbone
 from trainer.learner import Learner
 from trainer.logs import Journal
 from trainer.meter import Meter, StepResult
-from trainer.methods.method import Losses, Method
+from trainer.methods.method import BatchT, Losses, Method
 from trainer.optim import lr_at, peak_lr, step_optimizer
 from trainer.run_folder import digest
 from trainer.seeding import step_generator
@@ -28,13 +27,13 @@ from trainer.stopping import StopRequest
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
-class Run:
+class Run(Generic[BatchT]):
     """What stays the same while a run trains."""
 
-    config: Mask3DConfig | MaeConfig
+    config: AnyRun
     out: Path
-    method: Method
-    data: RunData
+    method: Method[BatchT]
+    data: RunData[BatchT, object]
     steps: int
     amp: bool
 
@@ -44,7 +43,7 @@ class Run:
         return peak_lr(self.config.optim, self.config.data.batch_size)
 
 
-def train(run: Run, learner: Learner, journal: Journal, stop: StopRequest) -> None:
+def train(run: Run[BatchT], learner: Learner, journal: Journal, stop: StopRequest) -> None:
     """Take the steps that are left.
 
     Raises:
@@ -74,7 +73,7 @@ def train(run: Run, learner: Learner, journal: Journal, stop: StopRequest) -> No
             observe(run, learner, journal, stop)
 
 
-def observe(run: Run, learner: Learner, journal: Journal, stop: StopRequest) -> None:
+def observe(run: Run[BatchT], learner: Learner, journal: Journal, stop: StopRequest) -> None:
     """Validate and draw where this step asks for it and has not had it yet."""
     log, step = run.config.log, learner.step
     is_validated = not run.data.val_frames or journal.validated(step) is not None
@@ -85,12 +84,12 @@ def observe(run: Run, learner: Learner, journal: Journal, stop: StopRequest) -> 
         journal.picture(step, run.method.picture(learner.judged, batch))
 
 
-def validate(run: Run, learner: Learner, stop: StopRequest) -> dict[str, float]:
+def validate(run: Run[BatchT], learner: Learner, stop: StopRequest) -> dict[str, float]:
     """Return the metrics of the judged model on the validation frames."""
     return run.method.evaluate(learner.judged, on_device(run.data.val(), learner.device, stop))
 
 
-def save(run: Run, learner: Learner) -> Path:
+def save(run: Run[BatchT], learner: Learner) -> Path:
     """Write a checkpoint and the exported backbone."""
     state = learner.state() | {"digest": digest(run.config), "frames": run.data.train_frames}
     keep = run.config.checkpoint.keep
@@ -102,13 +101,13 @@ def save(run: Run, learner: Learner) -> Path:
 
 
 def on_device(
-    batches: Iterable[RgbdBatch], device: torch.device, stop: StopRequest
-) -> Iterator[RgbdBatch]:
+    batches: Iterable[BatchT], device: torch.device, stop: StopRequest
+) -> Iterator[BatchT]:
     """Yield batches on a device, minding the signals between them."""
     return (batch.to(device) for batch in stop.between(batches))
 
 
-def _started(run: Run, learner: Learner, stop: StopRequest) -> Iterator[RgbdBatch]:
+def _started(run: Run[BatchT], learner: Learner, stop: StopRequest) -> Iterator[BatchT]:
     """Begin loading now, so that it goes on beside the first validation."""
     if learner.step >= run.steps:
         return iter(())
@@ -119,9 +118,9 @@ def _started(run: Run, learner: Learner, stop: StopRequest) -> Iterator[RgbdBatc
 
 
 def take_step(
-    run: Run,
+    run: Run[BatchT],
     learner: Learner,
-    batches: Iterator[RgbdBatch],
+    batches: Iterator[BatchT],
     stop: StopRequest,
     watch: NonFiniteWatch,
 ) -> StepResult:
@@ -131,7 +130,7 @@ def take_step(
         Stopped: If a signal came while waiting for data.
         NonFiniteError: If more steps were skipped than the budget allows.
     """
-    optim, used, waited_s = run.config.optim, list[RgbdBatch](), 0.0
+    optim, used, waited_s = run.config.optim, list[BatchT](), 0.0
     losses = list[Losses]()
     for part in range(optim.accumulate):
         asked = time.perf_counter()
@@ -148,7 +147,7 @@ def take_step(
     return StepResult(total, _mean_terms(losses), norm, skipped, lr, waited_s)
 
 
-def _backward(run: Run, learner: Learner, batch: RgbdBatch, part: int) -> Losses:
+def _backward(run: Run[BatchT], learner: Learner, batch: BatchT, part: int) -> Losses:
     """Add the gradient of a part of the batch."""
     generator = step_generator(run.config.seed, learner.step, part=part)
     with torch.autocast(learner.device.type, dtype=torch.bfloat16, enabled=run.amp):

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from trainer.config import OptimConfig
+from trainer.config_run import OptimConfig
 
 # Names under which models keep what is learnt but is no matrix of a layer.
 _TOKENS = ("cls_token", "pos_embed", "mask_token", "modality", "reg_token")
@@ -38,14 +38,21 @@ def run_steps(config: OptimConfig, *, frames: int, batch_size: int) -> int:
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> AdamW:
-    """Return AdamW that decays matrices alone: no bias, norm or token."""
-    decayed, kept = list[nn.Parameter](), list[nn.Parameter]()
+    """Return AdamW that decays matrices alone: no bias, norm or token.
+
+    Each group has the ``lr_scale`` that its parameters' names ask for.
+    """
+    starts = ("", *config.lr_scales)
+    decayed: dict[str, list[nn.Parameter]] = {start: [] for start in starts}
+    kept: dict[str, list[nn.Parameter]] = {start: [] for start in starts}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            (decayed if _is_decayed(name, parameter) else kept).append(parameter)
+            start = next((start for start in config.lr_scales if name.startswith(start)), "")
+            (decayed if _is_decayed(name, parameter) else kept)[start].append(parameter)
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": kept, "weight_decay": 0.0},
+        {"params": found[start], "weight_decay": decay, "lr_scale": config.lr_scales.get(start, 1)}
+        for start in starts
+        for found, decay in ((decayed, config.weight_decay), (kept, 0.0))
     ]
     # Fused, because only then a step can be skipped on the device.
     return AdamW(groups, lr=0.0, betas=config.betas, fused=True)
@@ -66,7 +73,7 @@ def step_optimizer(
         nn.utils.clip_grads_with_norm_(parameters, clip, norm)
     skipped = (~(norm.isfinite() & loss.isfinite())).float()
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_scale"]
     # torch.amp's GradScaler sets this too: where it is 1, a fused step leaves everything alone.
     optimizer.found_inf = skipped  # pyright: ignore[reportAttributeAccessIssue] - undeclared
     optimizer.step()

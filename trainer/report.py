@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Literal, final
 
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +13,7 @@ from trainer.files import replace_json
 from trainer.methods.method import HEADLINE
 
 TRAINED, UNTRAINED = "trained", "untrained"
+JUDGES = ("abs_rel", "depth_abs_rel", "depth_abs_rel_rebuilt", "psnr_rebuilt")
 Metrics = Mapping[str, float]
 
 
@@ -24,11 +25,17 @@ class Report:
     rows: Mapping[str, Metrics]
     frames: int
     step: int
+    unit: Literal["frame", "clip"] = "frame"
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """The metrics that there is a verdict on: errors of depth, or else the loss."""
+        return tuple(name for name in JUDGES if name in self.rows[TRAINED]) or ("loss",)
 
     @property
     def judge(self) -> str:
-        """The metric that the verdict is on: relative depth error, or else the loss."""
-        return "abs_rel" if "abs_rel" in self.rows[TRAINED] else "loss"
+        """The first of them."""
+        return self.judges[0]
 
     def best(self, metric: str) -> str | None:
         """Return the row that is best at a metric, None where no row has a number."""
@@ -40,30 +47,35 @@ class Report:
         pick = max if _higher_is_better(metric) else min
         return pick(found, key=lambda name: found[name])
 
-    def beaten(self) -> dict[str, bool]:
-        """Tell for each other row that has the judging metric whether the trained model beats it.
+    def beaten(self, judge: str | None = None) -> dict[str, bool]:
+        """Tell for each other row that has a metric whether the trained model beats it.
 
         A number that is not finite beats nothing.
+
+        Args:
+            judge: The metric; by default the first of ``judges``.
         """
-        own = self.rows[TRAINED][self.judge]
-        others = {name: row.get(self.judge) for name, row in self.rows.items() if name != TRAINED}
+        judge = judge or self.judge
+        own = self.rows[TRAINED][judge]
+        others = {name: row.get(judge) for name, row in self.rows.items() if name != TRAINED}
         return {
-            name: _is_number(own) and _is_better(own, value, self.judge)
+            name: _is_number(own) and _is_better(own, value, judge)
             for name, value in others.items()
             if value is not None
         }
 
-    def verdict(self) -> str:
+    def verdict(self, judge: str | None = None) -> str:
         """Return one line that names what the trained model beats and what it does not."""
-        own, beaten = self.rows[TRAINED][self.judge], self.beaten()
-        won = [self._quoted(name) for name, is_beaten in beaten.items() if is_beaten]
-        lost = [self._quoted(name) for name, is_beaten in beaten.items() if not is_beaten]
+        judge = judge or self.judge
+        own, beaten = self.rows[TRAINED][judge], self.beaten(judge)
+        won = [self._quoted(name, judge) for name, is_beaten in beaten.items() if is_beaten]
+        lost = [self._quoted(name, judge) for name, is_beaten in beaten.items() if not is_beaten]
         parts = [f"beats {' and '.join(won)}"] * bool(won)
         parts += [f"does NOT beat {' or '.join(lost)}"] * bool(lost)
-        return f"{self.judge} {own:.4f}: the trained model {'; it '.join(parts)}"
+        return f"{judge} {own:.4f}: the trained model {'; it '.join(parts)}"
 
-    def _quoted(self, name: str) -> str:
-        return f"{name} ({self.rows[name][self.judge]:.4f})"
+    def _quoted(self, name: str, judge: str) -> str:
+        return f"{name} ({self.rows[name][judge]:.4f})"
 
 
 def write_report(out: Path, report: Report) -> Path:
@@ -82,7 +94,7 @@ def write_report(out: Path, report: Report) -> Path:
 
 def print_report(report: Report, console: Console) -> None:
     """Print the headline metrics as a table, the best of each column marked, and the verdict."""
-    frames = f"{report.frames} validation frame{'s' * (report.frames != 1)}"
+    frames = f"{report.frames} validation {report.unit}{'s' * (report.frames != 1)}"
     console.print(f"What was learnt in {report.step} steps, on {frames}:", highlight=False)
     columns = [name for name in HEADLINE if any(name in row for row in report.rows.values())]
     table = Table("")
@@ -93,7 +105,8 @@ def print_report(report: Report, console: Console) -> None:
         cells = [_cell(row.get(metric), best=report.best(metric) == name) for metric in columns]
         table.add_row(name, *cells)
     console.print(table)
-    console.print(report.verdict(), soft_wrap=True, markup=False, highlight=False)
+    for judge in report.judges:
+        console.print(report.verdict(judge), soft_wrap=True, markup=False, highlight=False)
 
 
 def _cell(value: float | None, *, best: bool) -> str:
@@ -104,7 +117,7 @@ def _cell(value: float | None, *, best: bool) -> str:
 
 
 def _higher_is_better(metric: str) -> bool:
-    return metric.startswith("delta")
+    return metric.startswith(("delta", "psnr"))
 
 
 def _is_better(own: float, other: float, metric: str) -> bool:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from trainer.config import RunConfig
 from trainer.config_errors import ConfigError, shown
 from trainer.config_file import dump_config, load_config
+from trainer.config_run import RunConfig
 from trainer.files import replace_json, replace_text
 
 CONFIG_FILE = "config.yaml"

@@ -4,7 +4,8 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from trainer.config import CONFIG, MaeConfig, Mask3DConfig, OptimConfig, SpeedConfig
+from trainer.config import CONFIG, MaeConfig, Mask3DConfig
+from trainer.config_run import OptimConfig, SpeedConfig
 
 
 def mask3d(**sections: object) -> Mask3DConfig | MaeConfig:

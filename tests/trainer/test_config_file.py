@@ -107,8 +107,8 @@ def test_a_key_given_twice_is_an_error(mistakes):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("seed: 1", "run.yaml: missing key 'method'; it must be 'mask3d' or 'mae'"),
-        ("method: mask4d", "run.yaml:1:1: method must be 'mask3d' or 'mae', got 'mask4d'"),
+        ("seed: 1", "run.yaml: missing key 'method'; it must be 'mask3d', 'mae' or 'mim4d'"),
+        ("method: mask4d", "run.yaml:1:1: method must be 'mask3d', 'mae' or 'mim4d', got 'mask4d'"),
         ("- 1", "run.yaml:1:1: the file must hold 'key: value' lines"),
         ("", "run.yaml:1:1: the file must hold 'key: value' lines"),
         ("a: [1", "run.yaml:1:6: not YAML: "),
@@ -146,7 +146,7 @@ def test_a_name_that_is_no_file_is_looked_up_among_the_packaged(tmp_path, monkey
 
 
 def test_an_unknown_name_lists_the_packaged_configs():
-    words = r"mask4d.yaml: no such file, nor a packaged config \(.*mask3d-demo.yaml, mask3d.yaml\)"
+    words = r"mask4d.yaml: no such file, nor a packaged config \(.*mask3d-demo.yaml, mask3d.yaml, mim4d.*\)"
     with pytest.raises(ConfigError, match=words):
         load_config("mask4d.yaml")
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.config import OptimConfig
+from trainer.config_run import OptimConfig
 from trainer.optim import (
     AveragedWeights,
     lr_at,

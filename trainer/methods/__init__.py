@@ -1,3 +1,3 @@
-from trainer.methods.choice import make_method
+from trainer.methods.choice import make_clip_method, make_method
 
-__all__ = ["make_method"]
+__all__ = ["make_clip_method", "make_method"]

@@ -1,16 +1,30 @@
 """Say what the loop needs of a pre-training method, and nothing more."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol, final, runtime_checkable
+from typing import Literal, Protocol, TypeVar, final, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Generator, Tensor, nn
 
+from geomim_data.clip_batch import ClipBatch
 from geomim_data.dataset import RgbdBatch
 
-HEADLINE = ("abs_rel", "rmse", "delta1", "loss")
+BatchT = TypeVar("BatchT", RgbdBatch, ClipBatch)
+"""What a method is given: frames, or clips of a rig."""
+TakenT = TypeVar("TakenT", RgbdBatch, ClipBatch, contravariant=True)
+
+HEADLINE = (
+    "abs_rel",
+    "rmse",
+    "delta1",
+    "depth_abs_rel",
+    "depth_abs_rel_rebuilt",
+    "psnr",
+    "psnr_rebuilt",
+    "loss",
+)
 """The metrics that are shown to people; files hold all."""
 
 
@@ -21,6 +35,15 @@ class DataConstants:
 
     depth_mean_m: float
     depth_std_m: float
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class ClipConstants:
+    """What is known of the training split of clips; ``sample`` reads the key frames of some."""
+
+    cameras: tuple[str, ...]
+    sample: Callable[[], Iterable[ClipBatch]]
 
 
 @final
@@ -37,16 +60,19 @@ class Losses:
 class BackboneExport:
     """The part that downstream tasks keep.
 
-    ``timm.models.VisionTransformer(**arguments).load_state_dict(state)`` loads it strictly;
-    ``arguments`` holds what JSON holds.
+    ``timm.models.VisionTransformer(**arguments).load_state_dict(state)`` loads it strictly, or
+    ``timm.create_model`` in its place, as ``maker`` says; ``arguments`` holds what JSON holds.
+    ``others`` are weights of further parts, by name.
     """
 
     state: dict[str, Tensor]
     arguments: dict[str, object]
+    maker: Literal["VisionTransformer", "create_model"] = "VisionTransformer"
+    others: dict[str, dict[str, Tensor]] = field(default_factory=dict[str, dict[str, Tensor]])
 
 
 @runtime_checkable
-class Method(Protocol):
+class Method(Protocol[TakenT]):
     """A pre-training method: it owns the model's shape, its loss and how it is judged.
 
     ``model`` is always what ``build`` returned, on the device of the batch. A loss calls it through
@@ -63,23 +89,23 @@ class Method(Protocol):
         """Return a new model on the CPU, its random weights drawn from torch's global generator."""
         ...
 
-    def loss(self, model: nn.Module, batch: RgbdBatch, generator: Generator) -> Losses:
+    def loss(self, model: nn.Module, batch: TakenT, generator: Generator) -> Losses:
         """Return the loss of a batch under masks drawn from ``generator`` (on the CPU)."""
         ...
 
-    def evaluate(self, model: nn.Module, batches: Iterable[RgbdBatch]) -> dict[str, float]:
-        """Return metrics pooled over all batches, each frame under one mask of its own, always.
+    def evaluate(self, model: nn.Module, batches: Iterable[TakenT]) -> dict[str, float]:
+        """Return metrics pooled over all batches, under masks that are each item's own, always.
 
         Contains ``loss``. Runs without gradients and in eval mode, and leaves the mode as found.
         """
         ...
 
-    def baselines(self, batches: Iterable[RgbdBatch], /) -> dict[str, dict[str, float]]:
+    def baselines(self, batches: Iterable[TakenT], /) -> dict[str, dict[str, float]]:
         """Return the metrics of rules that learn nothing, by name, under evaluate's masks."""
         ...
 
-    def picture(self, model: nn.Module, batch: RgbdBatch) -> UInt8[np.ndarray, "h w 3"]:
-        """Draw a row for each frame of a batch, under evaluate's masks."""
+    def picture(self, model: nn.Module, batch: TakenT) -> UInt8[np.ndarray, "h w 3"]:
+        """Draw a row or more for each item of a batch, under evaluate's masks."""
         ...
 
     def backbone(self, model: nn.Module) -> BackboneExport:

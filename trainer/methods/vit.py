@@ -12,7 +12,8 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from trainer.config import DecoderConfig, EncoderConfig
+from trainer.config import DecoderConfig
+from trainer.config_run import EncoderConfig
 from trainer.methods.masking import PatchMask
 from trainer.methods.method import BackboneExport
 from trainer.methods.patches import patch_grid

@@ -3,7 +3,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from trainer.config import EncoderConfig
+from trainer.config_run import EncoderConfig
 from trainer.methods.masking import PatchMask
 from trainer.methods.patches import spread
 from trainer.methods.vit import VisibleEncoder, export_backbone, load_backbone, sincos_positions

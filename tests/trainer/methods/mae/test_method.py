@@ -2,7 +2,8 @@ import pytest
 import timm
 import torch
 
-from trainer.config import DataConfig, DecoderConfig, EncoderConfig, MaeConfig, MaeModelConfig
+from trainer.config import DataConfig, DecoderConfig, MaeConfig, MaeModelConfig
+from trainer.config_run import EncoderConfig
 from trainer.methods.mae.method import Mae
 from trainer.methods.method import DataConstants
 

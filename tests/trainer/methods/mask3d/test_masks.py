@@ -1,6 +1,7 @@
 import torch
 
-from trainer.config import EncoderConfig, Mask3DModelConfig
+from trainer.config import Mask3DModelConfig
+from trainer.config_run import EncoderConfig
 from trainer.methods.mask3d.masks import draw_masks, fixed_masks
 
 CONFIG = Mask3DModelConfig(encoder=EncoderConfig(patch_size=4, dim=16, depth=1, heads=2))

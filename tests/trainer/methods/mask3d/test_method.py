@@ -6,13 +6,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from trainer.config import (
-    DataConfig,
-    DecoderConfig,
-    EncoderConfig,
-    Mask3DConfig,
-    Mask3DModelConfig,
-)
+from trainer.config import DataConfig, DecoderConfig, Mask3DConfig, Mask3DModelConfig
+from trainer.config_run import EncoderConfig
 from trainer.methods.mask3d.frames import mask_fixed
 from trainer.methods.mask3d.method import Mask3D
 from trainer.methods.method import DataConstants

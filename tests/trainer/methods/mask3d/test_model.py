@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from trainer.config import DecoderConfig, EncoderConfig, Mask3DModelConfig
+from trainer.config import DecoderConfig, Mask3DModelConfig
+from trainer.config_run import EncoderConfig
 from trainer.methods.mask3d.masks import draw_masks
 from trainer.methods.mask3d.model import Mask3DModel
 from trainer.methods.method import DataConstants
