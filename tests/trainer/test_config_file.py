@@ -146,7 +146,7 @@ def test_a_name_that_is_no_file_is_looked_up_among_the_packaged(tmp_path, monkey
 
 
 def test_an_unknown_name_lists_the_packaged_configs():
-    words = r"mask4d.yaml: no such file, nor a packaged config \(.*mask3d-demo.yaml, mask3d.yaml, mim4d.*\)"
+    words = r"mask4d.yaml: no such file, nor a packaged config \(.*, mask3d.yaml, mim4d.*\)"
     with pytest.raises(ConfigError, match=words):
         load_config("mask4d.yaml")
 
