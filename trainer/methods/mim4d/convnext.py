@@ -74,7 +74,8 @@ class MaskedConvNeXt(nn.Module):
             paths: From ``draw_paths``; None skips no block.
         """
         check_hidden(images, hidden)
-        seen, block, maps = zero_hidden(images, hidden), 0, Maps()
+        maps: Maps = {}
+        seen, block = zero_hidden(images, hidden), 0
         for layer in self.net.stem:
             seen = zero_hidden(layer(seen), hidden)
         for stride, stage in zip(STRIDES, self._stages(), strict=True):

@@ -68,7 +68,8 @@ class MaskedResNet(nn.Module):
             paths: From ``draw_paths``; None skips no block.
         """
         check_hidden(images, hidden)
-        seen, number, maps, net = zero_hidden(images, hidden), 0, Maps(), self.net
+        maps: Maps = {}
+        seen, number, net = zero_hidden(images, hidden), 0, self.net
         stem = net.act1(_normed(net.bn1, net.conv1(seen), hidden))
         # A hidden zero wins the pooling over nothing: the stem ends in a ReLU.
         seen = zero_hidden(net.maxpool(zero_hidden(stem, hidden)), hidden)
