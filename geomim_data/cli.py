@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from geomim_data.errors import DataError
 
 if TYPE_CHECKING:
+    from geomim_data.progress import Progress
     from geomim_data.recording import Source
 
 _SCENES_HELP = "convert these alone"
@@ -158,24 +159,46 @@ def _info(arguments: argparse.Namespace) -> int:
 
 def _synth(arguments: argparse.Namespace) -> int:
     from geomim_data.console import showing_progress
-    from geomim_data.sources.synthetic import synthesize_scannet
 
     try:
         with showing_progress("synth") as progress:
-            synthesize_scannet(
-                arguments.out,
-                scenes=arguments.scenes,
-                frames=arguments.frames,
-                seed=arguments.seed,
-                workers=arguments.workers,
-                progress=progress,
-            )
+            made = arguments.synthesize(arguments, progress)
     except DataError:
         raise
     except ValueError as error:
         return _complain(str(error), _BAD_USAGE)
-    print(f"{arguments.out}: {arguments.scenes} scenes of {arguments.frames} frames")
+    print(f"{arguments.out}: {made}")
     return _OK
+
+
+def _synth_scannet(arguments: argparse.Namespace, progress: "Progress") -> str:
+    from geomim_data.sources.synthetic import synthesize_scannet
+
+    synthesize_scannet(
+        arguments.out,
+        scenes=arguments.scenes,
+        frames=arguments.frames,
+        seed=arguments.seed,
+        workers=arguments.workers,
+        progress=progress,
+    )
+    return f"{arguments.scenes} scenes of {arguments.frames} frames"
+
+
+def _synth_nuscenes(arguments: argparse.Namespace, progress: "Progress") -> str:
+    from geomim_data.sources.synthetic import synthesize_nuscenes
+
+    synthesize_nuscenes(
+        arguments.out,
+        scenes=arguments.scenes,
+        seconds=arguments.seconds,
+        seed=arguments.seed,
+        image_scale=arguments.image_scale,
+        version=arguments.version,
+        workers=arguments.workers,
+        progress=progress,
+    )
+    return f"{arguments.scenes} scenes of {arguments.seconds:g} s"
 
 
 def _view(arguments: argparse.Namespace) -> int:
@@ -288,12 +311,28 @@ def _add_depth(parser: argparse.ArgumentParser) -> None:
 def _add_synth(parser: argparse.ArgumentParser) -> None:
     datasets = parser.add_subparsers(required=True, metavar="DATASET")
     scannet = datasets.add_parser("scannet", help="furnished rooms in ScanNet's layout")
-    scannet.add_argument("--out", type=Path, required=True, help="the folder to write")
-    scannet.add_argument("--scenes", type=int, default=4, help="default: 4")
+    _add_synthesis(scannet)
     scannet.add_argument("--frames", type=int, default=64, help="of each scene (default: 64)")
-    scannet.add_argument("--seed", type=int, default=0, help="default: 0")
-    _add_workers(scannet)
-    scannet.set_defaults(run=_synth)
+    scannet.set_defaults(synthesize=_synth_scannet)
+
+    nuscenes = datasets.add_parser("nuscenes", help="streets with traffic in nuScenes' layout")
+    _add_synthesis(nuscenes)
+    nuscenes.add_argument("--seconds", type=float, default=4.0, help="of each scene (default: 4)")
+    nuscenes.add_argument(
+        "--image-scale", type=float, default=0.2, help="1 is 1600 x 900 (default: 0.2)"
+    )
+    nuscenes.add_argument(
+        "--version", default="v1.0-mini", help="the folder of tables (default: v1.0-mini)"
+    )
+    nuscenes.set_defaults(synthesize=_synth_nuscenes)
+
+
+def _add_synthesis(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, help="the folder to write")
+    parser.add_argument("--scenes", type=int, default=4, help="default: 4")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    _add_workers(parser)
+    parser.set_defaults(run=_synth)
 
 
 def _add_workers(parser: argparse.ArgumentParser) -> None:

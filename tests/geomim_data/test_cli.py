@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -186,3 +187,36 @@ def test_names_are_exported_lazily():
     first, second = out.stdout.splitlines()
     assert first == "open_store False"
     assert second == "module 'geomim_data' has no attribute 'nothing'"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "given", "made"),
+    [
+        ("scannet", ["--frames", 3], {"frames": 3}, "2 scenes of 3 frames"),
+        (
+            "nuscenes",
+            ["--seconds", 1.5, "--image-scale", 0.1, "--version", "v1.0-test"],
+            {"seconds": 1.5, "image_scale": 0.1, "version": "v1.0-test"},
+            "2 scenes of 1.5 s",
+        ),
+    ],
+)
+def test_synth_passes_its_options_on(monkeypatch, capsys, dataset, options, given, made):
+    write = Mock()
+    monkeypatch.setattr(f"geomim_data.sources.synthetic.synthesize_{dataset}", write)
+    common = ["--out", "there", "--scenes", 2, "--seed", 7, "--workers", 1]
+    assert run("synth", dataset, *common, *options) == 0
+    [call] = write.call_args_list
+    assert call.args == (Path("there"),)
+    passed = dict(call.kwargs)
+    del passed["progress"]
+    assert passed == {"scenes": 2, "seed": 7, "workers": 1, **given}
+    assert capsys.readouterr().out == f"there: {made}\n"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "option"), [("scannet", ["--frames", 0]), ("nuscenes", ["--seconds", 0])]
+)
+def test_synth_out_of_range_ends_with_two(tmp_path, capsys, dataset, option):
+    assert run("synth", dataset, "--out", tmp_path / "out", "--workers", 1, *option) == 2
+    assert f"error: {option[0][2:]} must be" in capsys.readouterr().err

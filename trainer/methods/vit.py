@@ -81,7 +81,7 @@ def load_backbone(vit: VisionTransformer, init: str) -> None:
     Raises:
         ValueError: If the file is missing, or lacks a weight of the encoder in its shape.
     """
-    state = _read_backbone(init)
+    state = read_weights(init)
     wanted = vit.state_dict()
     positions = state.get("pos_embed")
     if positions is not None and positions.shape[1] != wanted["pos_embed"].shape[1]:
@@ -96,6 +96,19 @@ def load_backbone(vit: VisionTransformer, init: str) -> None:
                 f"got {found} in {init}; make model.encoder match it"
             )
     vit.load_state_dict({name: state[name] for name in wanted})
+
+
+def read_weights(init: str) -> dict[str, Tensor]:
+    """Return the weights that ``model.init`` names, as ``load_backbone`` describes it.
+
+    Raises:
+        ValueError: If it is not ``timm:NAME`` and there is no such file.
+    """
+    if init.startswith("timm:"):
+        return timm.create_model(init.removeprefix("timm:"), pretrained=True).state_dict()
+    if not Path(init).is_file():
+        raise ValueError(f"model.init must be a safetensors file or timm:NAME, got {init}")
+    return load_file(init)
 
 
 def export_backbone(
@@ -117,14 +130,6 @@ def make_blocks(config: DecoderConfig) -> nn.Sequential:
             for _ in range(config.depth)
         )
     )
-
-
-def _read_backbone(init: str) -> dict[str, Tensor]:
-    if init.startswith("timm:"):
-        return timm.create_model(init.removeprefix("timm:"), pretrained=True).state_dict()
-    if not Path(init).is_file():
-        raise ValueError(f"model.init must be a safetensors file or timm:NAME, got {init}")
-    return load_file(init)
 
 
 def sincos_positions(grid: tuple[int, int], dim: int) -> Float[Tensor, "token c"]:

@@ -21,6 +21,8 @@ class Atlas:
     texels: UInt8[np.ndarray, " texel c"]
     repeat_m: Float32[np.ndarray, " material"]
     fits: Bool[np.ndarray, " material"]
+    upright: Bool[np.ndarray, " material"]
+    gloss: Float32[np.ndarray, " material"]
 
     def sample(
         self,
@@ -66,4 +68,6 @@ def make_atlas(materials: Sequence[Material]) -> Atlas:
         texels=np.concatenate(rows),
         repeat_m=np.array([material.repeat_m for material in materials], np.float32),
         fits=np.array([material.fits for material in materials]),
+        upright=np.array([material.upright for material in materials]),
+        gloss=np.array([material.gloss for material in materials], np.float32),
     )

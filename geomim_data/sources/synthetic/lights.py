@@ -6,6 +6,8 @@ from typing import final
 import numpy as np
 from jaxtyping import Float32
 
+from geomim_data.sources.synthetic.sky import Sky
+
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,10 +30,11 @@ class Lighting:
     """All light of a scene: sources, and what comes from above and from below everywhere.
 
     ``enclosure`` is the size of the room, a corner at the origin; its creases get less of the
-    light that comes from everywhere.
+    light that comes from everywhere. Out of doors there is a ``sky`` instead.
     """
 
     sources: tuple[Light, ...]
     from_above: Float32[np.ndarray, "3"]
     from_below: Float32[np.ndarray, "3"]
-    enclosure: tuple[float, float, float]
+    enclosure: tuple[float, float, float] | None
+    sky: Sky | None = None

@@ -44,15 +44,21 @@ class DepthView(NamedTuple):
 
 
 def render(room: Room, camera: PinholeCamera, world_from_cam: RigidTransform) -> RenderedView:
-    """Photograph a room with one camera at one place.
+    """Photograph a room with one camera at one place; see ``render_scene``."""
+    return render_scene(room.scene, camera, world_from_cam)
+
+
+def render_scene(
+    scene: Scene, camera: PinholeCamera, world_from_cam: RigidTransform
+) -> RenderedView:
+    """Photograph a scene with one camera at one place.
 
     Pixels at the edges of solids get the mean colour of three rays; depth and labels never do.
 
     Raises:
         ValueError: If the camera is a batch.
     """
-    scene, (height, width) = room.scene, camera.size
-    grid = _grid(camera)
+    (height, width), grid = camera.size, _grid(camera)
     rays = _Rays(grid, world_from_cam)
     hits = cast_from(rays.origin, rays.directions, scene.primitives)
     depth = hits.distance * grid.directions_cam[:, 2]
@@ -124,19 +130,24 @@ def _photograph(scene: Scene, rays: _Rays, hits: Hits) -> UInt8[np.ndarray, "pix
 
 
 def _colours(scene: Scene, rays: _Rays, hits: Hits) -> Float32[np.ndarray, "ray 3"]:
-    """Return 8-bit sRGB values, as numbers that can be averaged; black where there is nothing."""
+    """Return 8-bit sRGB values, as numbers that can be averaged; black or sky where nothing is."""
     rgb = np.zeros((len(hits.primitive), 3), np.float32)
-    met = np.flatnonzero(hits.primitive >= 0)
+    met, missed = np.flatnonzero(hits.primitive >= 0), np.flatnonzero(hits.primitive < 0)
+    sky = scene.lighting.sky
+    if sky is not None:
+        rgb[missed] = develop(sky.light(rays.directions[missed]))
     for start in range(0, len(met), _CHUNK):
         part = met[start : start + _CHUNK]
         distance = hits.distance[part]
         points = SurfacePoints(
             primitive=hits.primitive[part],
+            direction_world=rays.directions[part],
             position_world=rays.origin + distance[:, None] * rays.directions[part],
             normal_world=hits.normal_world[part],
             footprint_m=distance * rays.view.pixel_angle,
         )
-        rgb[part] = develop(shade(scene, points, _lit(scene, points)))
+        light = shade(scene, points, _lit(scene, points))
+        rgb[part] = develop(light if sky is None else sky.veil(light, distance))
     return rgb
 
 

@@ -1,10 +1,7 @@
 """Synthetic rooms written as ScanNet scans, just as its release lays them out."""
 
 import io
-import os
-import shutil
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +19,7 @@ from geomim_data.progress import Progress, Silent
 from geomim_data.sources.scannet_labels import LABEL_MAP_NAME
 from geomim_data.sources.sens import SensFrame, SensHeader
 from geomim_data.sources.sens_writer import encode_frame, write_sens
+from geomim_data.sources.synthetic.appearing import appearing
 from geomim_data.sources.synthetic.labels import label_table
 from geomim_data.sources.synthetic.rendering import render, render_depth
 from geomim_data.sources.synthetic.rooms import Room, room
@@ -96,7 +94,7 @@ def synthesize_scannet(
         lost_frames = 1 if frames >= _FEWEST_FRAMES_TO_LOSE_ONE else 0
     recipe = _Recipe(frames, seed, colour_size, depth_size, hole_fraction, lost_frames)
     names = [f"scene{9000 + number}_00" for number in range(scenes)]
-    with _appearing(Path(out).absolute()) as root:
+    with appearing(Path(out).absolute()) as root:
         _run(_ScanTask(recipe, root / "scans"), names, workers, progress or Silent())
         (root / LABEL_MAP_NAME).write_text(label_table())
         held_out = max(1, scenes // 4) if scenes > 1 else 0
@@ -281,17 +279,3 @@ def _run(task: _ScanTask, names: list[str], workers: int, heard: Progress) -> No
                 raise DataError(f"{event.name}: could not be written: {event.reason}")
 
     run_tasks_or_here(task, names, workers=workers, hear=hear)
-
-
-@contextmanager
-def _appearing(out: Path) -> Generator[Path]:
-    """Fill a folder under another name and rename it once it is whole; remove it on failure."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: must be a new or empty folder; remove it or name another")
-    partial = out.with_name(f".{out.name}.{os.getpid()}.part")
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

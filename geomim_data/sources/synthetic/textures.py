@@ -42,12 +42,16 @@ Colour = Float32[np.ndarray, "3"]
 class Material:
     """A picture of linear reflectance in 0..1 that repeats every ``repeat_m``.
 
-    With ``fits`` the picture covers each face once instead.
+    With ``fits`` the picture covers each face once instead. With ``upright`` it repeats from the
+    lower left corner of each face and is never turned. ``gloss`` is the share of light that it
+    mirrors, seen head-on.
     """
 
     picture: Picture
     repeat_m: float
     fits: bool = False
+    upright: bool = False
+    gloss: float = 0.0
 
 
 def draw_material(family: Family, rng: Generator) -> Material:
@@ -68,6 +72,16 @@ def draw_colour(rng: Generator) -> Colour:
         case _:
             hue, saturation = rng.uniform(0, 1), rng.uniform(0.25, 0.75)
     return _from_hsv(hue, saturation, value) ** 1.6
+
+
+def cloud_cover(rng: Generator, overcast: float) -> Float32[np.ndarray, "256 256"]:
+    """Draw where clouds hide the sky: 0 not at all, 0.9 nearly; it tiles."""
+    return np.clip(0.4 * _clouds(rng) + 1.1 * overcast - 0.1, 0, 0.9).astype(np.float32)
+
+
+def noise(rng: Generator) -> Float32[np.ndarray, "256 256"]:
+    """Draw smooth noise of mean 0 and deviation 1 that tiles."""
+    return _clouds(rng)
 
 
 def _from_hsv(hue: float, saturation: float, value: float) -> Colour:

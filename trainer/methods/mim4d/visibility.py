@@ -1,0 +1,133 @@
+"""What a convolutional network needs to see visible cells alone, as SparK does (Tian et al. 2023).
+
+A masked convolution is a dense one whose input and output are zero in hidden cells: no faster, but
+every library has it. The mask is an argument all the way down.
+"""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor, nn
+
+CELL = 32
+"""Pixels along the side of what is hidden as one: the coarsest stride, so no map splits a cell."""
+
+Maps = dict[int, Float[Tensor, "image _ _ _"]]
+"""Feature maps (image, channel, row, column) by their stride in pixels."""
+
+
+def check_hidden(
+    images: Float[Tensor, "image 3 h w"], hidden: Bool[Tensor, "image down across"] | None
+) -> None:
+    """Raise unless the cells cover the images.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    height, width = images.shape[-2:]
+    if height % CELL or width % CELL:
+        raise ValueError(f"images must have sides divisible by {CELL}, got {height}x{width}")
+    cells = (height // CELL, width // CELL)
+    if hidden is not None and tuple(hidden.shape[1:]) != cells:
+        raise ValueError(f"hidden must have {cells} cells, got {tuple(hidden.shape[1:])}")
+
+
+def spread_cells(
+    hidden: Bool[Tensor, "image down across"], size: tuple[int, int]
+) -> Bool[Tensor, "image 1 h w"]:
+    """Give every place of a map of ``size`` the value of its cell."""
+    rows = hidden.repeat_interleave(size[0] // hidden.shape[1], dim=1)
+    return rows.repeat_interleave(size[1] // hidden.shape[2], dim=2).unsqueeze(1)
+
+
+def zero_hidden(
+    maps: Float[Tensor, "image c h w"], hidden: Bool[Tensor, "image down across"] | None
+) -> Float[Tensor, "image c h w"]:
+    """Put exactly zero, whatever was there, in hidden cells."""
+    if hidden is None:
+        return maps
+    return maps.masked_fill(spread_cells(hidden, (maps.shape[2], maps.shape[3])), 0)
+
+
+def visible_batch_norm(
+    norm: nn.BatchNorm2d,
+    maps: Float[Tensor, "image c h w"],
+    hidden: Bool[Tensor, "image down across"] | None,
+) -> Float[Tensor, "image c h w"]:
+    """Apply a batch norm whose statistics are those of visible places.
+
+    In eval mode, or with nothing hidden, it is the norm itself. Hidden places come out finite and
+    meaningless. Ranks do not share statistics.
+    """
+    if hidden is None or not norm.training:
+        return norm(maps)
+    seen = (~spread_cells(hidden, (maps.shape[2], maps.shape[3]))).float()
+    # A batch without a visible place has no statistics; it must not spoil the running ones by NaN.
+    count, values = seen.sum().clamp(min=1), maps.float()
+    mean = (values * seen).sum(dim=(0, 2, 3)) / count
+    centred = (values - mean.view(1, -1, 1, 1)) * seen
+    variance = centred.square().sum(dim=(0, 2, 3)) / count
+    _track(norm, mean.detach(), variance.detach() * count / (count - 1).clamp(min=1))
+    scale = norm.weight * (variance + norm.eps).rsqrt()
+    normed = centred * scale.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)
+    return normed.to(maps.dtype)
+
+
+def draw_paths(
+    rates: Sequence[float],
+    images: int,
+    *,
+    generator: Generator,
+    device: torch.device | None = None,
+) -> Float[Tensor, "image block"]:
+    """Draw which residual branches each image skips (Huang et al. 2016), for all blocks at once.
+
+    Drawn outside the network, so that neither chunks nor recomputation change the draw.
+
+    Args:
+        rates: The chance of each block's branch to be skipped, below 1.
+        images: Items to draw for, each independently.
+        generator: Source of the draw.
+        device: Where to put the result; by default the generator's.
+
+    Returns:
+        What to multiply the branch by: zero, or the inverse of its chance to be kept.
+    """
+    kept = 1 - torch.tensor(rates, dtype=torch.float32, device=generator.device)
+    noise = torch.rand(images, len(rates), generator=generator, device=generator.device)
+    return ((noise < kept) / kept).to(device)
+
+
+def path_rates(last: float, blocks: int) -> tuple[float, ...]:
+    """Return skip chances that rise linearly from zero to ``last`` (as the release, and timm)."""
+    return tuple(last * block / max(blocks - 1, 1) for block in range(blocks))
+
+
+def scale_path(
+    branch: Float[Tensor, "image c h w"], paths: Float[Tensor, "image block"] | None, block: int
+) -> Float[Tensor, "image c h w"]:
+    """Skip or rescale the branch of a block, image by image."""
+    if paths is None:
+        return branch
+    return branch * paths[:, block].to(branch.dtype).view(-1, 1, 1, 1)
+
+
+def check_strides(strides: Sequence[int], available: Sequence[int]) -> None:
+    """Raise unless the strides rise, exist, and use the network to its end.
+
+    Raises:
+        ValueError: If they do not. A last stage that nothing reads would train no weight.
+    """
+    if sorted(set(strides) & set(available)) != list(strides) or available[-1] not in strides:
+        rule = f"strides must rise among {tuple(available)} and end with {available[-1]}"
+        raise ValueError(f"{rule}, got {tuple(strides)}")
+
+
+def _track(norm: nn.BatchNorm2d, mean: Float[Tensor, " c"], variance: Float[Tensor, " c"]) -> None:
+    """Move the running statistics, as torch does: timm's norms keep them, with a momentum."""
+    momentum = cast("float", norm.momentum)
+    cast("Tensor", norm.num_batches_tracked).add_(1)
+    cast("Tensor", norm.running_mean).lerp_(mean, momentum)
+    cast("Tensor", norm.running_var).lerp_(variance, momentum)
