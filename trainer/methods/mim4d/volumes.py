@@ -25,7 +25,7 @@ class Volumes(NamedTuple):
 
     features: Float[Tensor, "batch time c z y x"]
     seen: Bool[Tensor, "batch time z y x"]
-    """Where a camera looks; the convolution carries features a cell beyond."""
+    """Where a camera looks, and a cell around it: as far as the convolution carries features."""
 
 
 class LiftedVolumes(nn.Module):
@@ -101,7 +101,8 @@ class LiftedVolumes(nn.Module):
         ]
         volume = torch.stack([level.volume for level in lifted]).sum(dim=0)
         seen = torch.stack([level.seen for level in lifted]).any(dim=0)
-        return Volumes(self._convolve(volume, valid.any(dim=-1)), seen)
+        around = nn.functional.max_pool3d(seen.to(volume.dtype), 3, stride=1, padding=1) > 0
+        return Volumes(self._convolve(volume, valid.any(dim=-1)), around)
 
     def _convolve(
         self,
