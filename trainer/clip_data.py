@@ -61,7 +61,7 @@ def open_clips(config: Mim4dConfig, *, pin_memory: bool) -> RunData[ClipBatch, C
     return RunData(
         train=make_loader(samples, sampler, workers=data.workers, pin_memory=pin_memory),
         train_frames=len(train),
-        val=lambda: clips.batches(val, data.val_batch_size),
+        val=lambda: clips.batches(val, 1),
         val_frames=len(val),
         pictured=next(clips.batches(pictured, len(pictured)), None),
         constants=ClipConstants(

@@ -14,6 +14,7 @@ from trainer.config_run import (
     Blocks,
     Colour,
     Conflict,
+    Count,
     EncoderConfig,
     Fraction,
     Interval,
@@ -49,6 +50,9 @@ class DataConfig(SourceConfig):
 
     image_size: tuple[Side, Side] = Field(
         default=(240, 320), description="(height, width) in pixels; 240x320 as Pri3D (our choice)"
+    )
+    val_batch_size: Count = Field(
+        default=32, description="frames evaluated together; changes no result"
     )
     on_corrupt: Literal["raise", "skip"] = Field(
         default="raise", description="skip puts another frame in the place of a broken one"

@@ -63,7 +63,6 @@ class ClipDataConfig(SourceConfig):
     batch_size: Count = Field(
         default=8, description="global: clips over all ranks and accumulated parts (release)"
     )
-    val_batch_size: Count = Field(default=1, description="clips evaluated together")
     on_corrupt: Literal["raise", "mask"] = Field(
         default="raise", description="mask takes a broken frame for a missing one"
     )

@@ -125,8 +125,10 @@ class VolumeConfig(Section):
 class BranchConfig(Section):
     """One of the two temporal decoders."""
 
-    frames: Annotated[int, Field(ge=0, le=64)] | None = Field(
-        default=None, description="the frames nearest in time that it sees; null sees all"
+    frames: Count | None = Field(
+        default=None,
+        description="the frames nearest in time that it sees; null sees all (release: 1 in the "
+        "short branch, not always the nearest)",
     )
     dim: Width = Field(default=64, description="release")
     heads: Blocks = Field(default=2, description="release")
@@ -141,7 +143,7 @@ class FlowConfig(Section):
     hidden: Width = Field(default=32, description="channels before the velocity (our choice)")
     layers: Blocks = Field(default=2, description="3-D convolutions (our choice)")
     largest_mps: Positive = Field(
-        default=40.0, description="m/s along an axis; no velocity exceeds it (our choice)"
+        default=40.0, description="m/s; no velocity exceeds it along an axis (our choice)"
     )
     steps: Annotated[int, Field(ge=1, le=64)] = Field(
         default=2, description="of the integration from one instant to the other (our choice)"
@@ -158,8 +160,15 @@ class TemporalConfig(Section):
         "ours), or the mean of both (ours)",
     )
     dim: Width = Field(default=128, description="of what both branches are given (release)")
+    branches: Literal["both", "short", "long"] = Field(
+        default="both", description="of the deformable decoder (paper, release: both)"
+    )
     short: BranchConfig = BranchConfig(frames=1, dim=128, heads=4, ffn=256)
     long: BranchConfig = BranchConfig()
+    queries: Literal["separable", "full"] = Field(
+        default="separable",
+        description="a learned vector a row and a column (our choice), or a cell (release)",
+    )
     flow: FlowConfig = FlowConfig()
 
 

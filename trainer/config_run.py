@@ -47,9 +47,6 @@ class SourceConfig(Section):
     batch_size: Count = Field(
         default=256, description="global: over all ranks and accumulated parts"
     )
-    val_batch_size: Count = Field(
-        default=32, description="frames evaluated together; changes no result"
-    )
     workers: Annotated[int, Field(ge=0, le=256)] = Field(
         default=2, description="loading processes; 0 loads in the main process; changes no result"
     )

@@ -32,7 +32,7 @@ def identity(config: RunConfig) -> dict[str, object]:
     """Return the settings, by dotted key, that make a run the run it is."""
     values = json.loads(config.model_dump_json(exclude=set(_FREE)))
     for name in _FREE_DATA:
-        del values["data"][name]
+        values["data"].pop(name, None)
     return dict(sorted(_flat(values, "")))
 
 

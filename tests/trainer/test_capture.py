@@ -6,7 +6,9 @@ import torch
 from safetensors.torch import load_file
 
 from trainer.capture import NonFiniteError, NonFiniteWatch, capture
+from trainer.clip_data import noise_clips
 from trainer.config import DataConfig
+from trainer.config_mim4d import Mim4dConfig
 from trainer.data import fake_batch
 
 CONFIG = DataConfig(image_size=(8, 16))
@@ -36,3 +38,14 @@ def test_every_part_of_the_step_is_kept(tmp_path: Path):
     assert torch.equal(kept["depth_valid"], BATCH.depth_valid)
     frames = json.loads((folder / "frames.json").read_text())
     assert frames == {"step": 5, "parts": [[["noise", 0], ["noise", 1]]] * 2}
+
+
+def test_clips_are_kept_with_what_their_rig_saw(tmp_path: Path):
+    config = Mim4dConfig(method="mim4d", data={"image_size": (32, 32)})
+    batch = noise_clips(config, batch_size=1, generator=torch.Generator().manual_seed(0))
+    folder = capture(tmp_path, 5, [batch])
+    kept = load_file(folder / "part-0.safetensors")
+    assert torch.equal(kept["images"], batch.images)
+    assert torch.equal(kept["points"], batch.lidar.points)
+    frames = json.loads((folder / "frames.json").read_text())
+    assert frames == {"step": 5, "parts": [[["noise", 0]]]}

@@ -32,6 +32,15 @@ def test_one_step_on_noise_tells_what_a_run_costs(name: str):
         assert words in printed
 
 
+def test_a_step_over_clips_is_checked_too():
+    console = Console(file=io.StringIO(), width=100)
+    config = load_config("mim4d-demo", {"speed.device": "cpu", "data.image_size": (64, 96)})
+    assert check_run(config, uses_store=False, console=console) == 0
+    printed = console.file.getvalue()
+    for words in ("method          mim4d on cpu", "backbone 3.37 M", "600 steps, ETA", "(ok)"):
+        assert words in printed
+
+
 def test_without_the_store_epochs_have_no_end():
     _, printed = checked("mae-demo", **{"optim.steps": None, "optim.epochs": 3})
     assert "3 epochs; for an ETA: --check data=store" in printed

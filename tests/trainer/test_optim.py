@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from trainer.config_mim4d import Mim4dOptimConfig
 from trainer.config_run import OptimConfig
 from trainer.optim import (
     AveragedWeights,
@@ -137,3 +138,14 @@ def test_averaged_weights_follow_and_ignore_skipped_steps():
     averaged.update(model, step=10**6, skipped=torch.tensor(0.0))
     torch.testing.assert_close(averaged.model.linear.weight, before + 0.1)
     assert not averaged.model.linear.weight.requires_grad
+
+
+def test_the_rate_of_the_backbone_is_scaled():
+    model = nn.ModuleDict({"backbone": Model(), "head": Model()})
+    optimizer = make_optimizer(model, Mim4dOptimConfig(steps=1, backbone_lr_scale=0.25, blr=0.1))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    step_optimizer(optimizer, torch.tensor(0.0), clip=None, lr=0.4)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert {rates[id(p)] for p in model["backbone"].parameters()} == {0.1}
+    assert {rates[id(p)] for p in model["head"].parameters()} == {0.4}

@@ -1,0 +1,276 @@
+"""Masked video of a rig in; volumes of its moments, and what rays see in them, out."""
+
+from dataclasses import dataclass
+from typing import NamedTuple, final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor, nn
+
+from geomim.grids import VoxelGrid
+from geomim.rays import Rays
+from geomim.transforms import RigidTransform
+from geomim_data.clip_batch import ClipBatch
+from trainer.config_mim4d import Mim4dConfig
+from trainer.config_mim4d_model import BranchConfig, Mim4dModelConfig
+from trainer.methods.mim4d.backbone import in_chunks, make_backbone
+from trainer.methods.mim4d.depth_net import DepthNet
+from trainer.methods.mim4d.field import SdfField
+from trainer.methods.mim4d.neck import FeaturePyramid
+from trainer.methods.mim4d.rendering import RenderedRays, SamplePlan, render_rays
+from trainer.methods.mim4d.rigs import RigMotion, rig_motion
+from trainer.methods.mim4d.scene_flow import VelocityField, carry
+from trainer.methods.mim4d.temporal import Branch, TemporalDecoder
+from trainer.methods.mim4d.volumes import LiftedVolumes, Volumes, align
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class StepPlan:
+    """What is hidden, dropped and rendered of a batch.
+
+    ``frames`` are the moments of each clip that are rendered, each from its own volume and from
+    one rebuilt without it. ``generator``, on the model's device, moves the samples along rays;
+    without, they are even. Images are counted through batch, time and view.
+    """
+
+    hidden: Bool[Tensor, "image down across"] | None
+    paths: Float[Tensor, "image block"] | None
+    frames: Int[Tensor, "batch frame"]
+    rays: Rays
+    """In the rig's frame of their moment, with the batch ``(batch, frame, ray)``."""
+    generator: Generator | None = None
+
+
+class Rendering(NamedTuple):
+    """What rays see; batch items are all frames of the first clip, of the second and so on."""
+
+    direct: RenderedRays
+    rebuilt: RenderedRays | None
+    """None where clips have one moment. Rays of frames without any other are not valid."""
+
+
+class Scenes(NamedTuple):
+    """Volumes of some moments of each clip, in the rig's frame of each."""
+
+    direct: Float[Tensor, "batch frame c z y x"]
+    rebuilt: Float[Tensor, "batch frame c z y x"] | None
+    has_others: Bool[Tensor, "batch frame"]
+
+
+class Mim4dModel(nn.Module):
+    """Backbone, neck and depth net, which are kept, and all that trains them."""
+
+    def __init__(self, config: Mim4dConfig):
+        super().__init__()
+        model, volume = config.model, config.model.volume
+        self.config, self.chunk = model, config.speed.backbone_chunk
+        self.key = config.data.offsets.index(0)
+        self.moments = len(config.data.offsets)
+        self.grid = VoxelGrid(volume.lower_m, volume.cell_m, volume.shape)
+        self.backbone = make_backbone(
+            model.backbone.name,
+            strides=model.backbone.strides,
+            drop_path=model.backbone.drop_path,
+            output_norm=model.backbone.output_norm,
+            vit=model.backbone.vit,
+            image_size=config.data.image_size,
+        )
+        self.neck = FeaturePyramid(
+            self.backbone.channels, dim=model.neck.dim, strides=model.neck.strides
+        )
+        depth = model.depth_net
+        self.depth_net = DepthNet(
+            model.neck.dim,
+            depth.bins,
+            kind=depth.kind,
+            norm=depth.norm,
+            pyramid_dim=depth.pyramid_dim,
+            dropout=depth.dropout,
+        )
+        self.lifted = LiftedVolumes(
+            model.neck.dim,
+            volume.channels,
+            lifting=volume.lifting,
+            norm=volume.norm,
+            groups=volume.groups,
+        )
+        self.decoder = _decoder(model) if self.moments > 1 else None
+        self.velocity = _velocity(model) if self.moments > 1 else None
+        field = model.field
+        self.field = SdfField(
+            volume.channels,
+            self.grid,
+            width=field.width,
+            geometry=field.geometry,
+            sdf_layers=field.sdf_layers,
+            colour_layers=field.colour_layers,
+            inv_s=field.inv_s,
+            ground_m=volume.ground_m,
+        )
+
+    @property
+    def samples(self) -> SamplePlan:
+        """Where rays are looked at."""
+        render = self.config.render
+        return SamplePlan(
+            samples=render.samples,
+            importance=render.importance,
+            inv_s=render.importance_inv_s,
+            near_m=render.near_m,
+        )
+
+    def forward(self, batch: ClipBatch, plan: StepPlan) -> Rendering:
+        """Render the planned frames, from their own volumes and from rebuilt ones."""
+        scenes = self.scenes(batch, plan)
+        rays = plan.rays
+        flat = rays.reshape(-1, rays.shape[-1])
+        direct = self._render(scenes.direct, flat, plan)
+        if scenes.rebuilt is None:
+            return Rendering(direct, None)
+        known = rays.valid & scenes.has_others[..., None]
+        others = Rays(rays.origins, rays.directions, known).reshape(-1, rays.shape[-1])
+        return Rendering(direct, self._render(scenes.rebuilt, others, plan))
+
+    def scenes(self, batch: ClipBatch, plan: StepPlan) -> Scenes:
+        """Return the volumes of the planned frames, their own and rebuilt ones."""
+        motion = rig_motion(batch, key=self.key)
+        volumes = self.volumes(batch, motion, plan)
+        items = torch.arange(len(plan.frames), device=plan.frames.device)[:, None]
+        direct = volumes.features[items, plan.frames]
+        if self.moments == 1:
+            return Scenes(direct, None, torch.zeros_like(plan.frames, dtype=torch.bool))
+        others = others_of(motion.valid, plan.frames)
+        rebuilt = [
+            self.rebuild(volumes, motion, frame, known)
+            for frame, known in zip(plan.frames.unbind(1), others.unbind(1), strict=True)
+        ]
+        return Scenes(direct, torch.stack(rebuilt, dim=1), others.any(dim=-1))
+
+    def volumes(self, batch: ClipBatch, motion: RigMotion, plan: StepPlan) -> Volumes:
+        """Encode all images and lift them, each moment in the rig's frame of its own."""
+        images = self._normalised(batch).flatten(0, 2)
+        maps = self.neck(
+            in_chunks(self.backbone, images, plan.hidden, self.chunk, paths=plan.paths)
+        )
+        world_from_rig = motion.world_from_rig
+        rigs = RigidTransform(
+            world_from_rig.rotation[:, :, None], world_from_rig.translation[:, :, None]
+        )
+        levels = [maps[stride] for stride in self.config.neck.strides]
+        shape = batch.valid.shape
+        return self.lifted(
+            [level.float().unflatten(0, shape) for level in levels],
+            [self.depth_net(level).unflatten(0, shape) for level in levels],
+            self.depth_edges(images.device),
+            camera=batch.camera,
+            rig_from_cam=rigs.inverse() @ batch.world_from_cam,
+            valid=batch.valid & motion.valid[..., None],
+            grid=self.grid,
+        )
+
+    def rebuild(
+        self,
+        volumes: Volumes,
+        motion: RigMotion,
+        frame: Int[Tensor, " batch"],
+        known: Bool[Tensor, "batch time"],
+    ) -> Float[Tensor, "batch c z y x"]:
+        """Return one moment's volume of each clip, from the known others."""
+        items = torch.arange(len(frame), device=frame.device)
+        rig_from_world = motion.world_from_rig[items, frame].inverse()
+        there = RigidTransform(
+            rig_from_world.rotation[:, None], rig_from_world.translation[:, None]
+        )
+        aligned = align(volumes, self.grid, target_from_source=there @ motion.world_from_rig)
+        target_s = motion.seconds[items, frame]
+        found = list[Tensor]()
+        if self.decoder is not None:
+            found.append(self.decoder(aligned.features, motion.seconds, target_s, known).float())
+        if self.velocity is not None:
+            flow = self.config.temporal.flow
+            velocity = self.velocity(aligned, motion.seconds, target_s, known)
+            carried = carry(
+                aligned,
+                velocity,
+                times_s=motion.seconds,
+                target_time_s=target_s,
+                known=known,
+                grid=self.grid,
+                steps=flow.steps,
+                integrator=flow.integrator,
+            )
+            found.append(carried.features)
+        return torch.stack(found).mean(dim=0)
+
+    def depth_edges(self, device: torch.device) -> Float[Tensor, " edge"]:
+        """Return the edges of the depth bins, in metres."""
+        depth = self.config.depth_net
+        far = depth.near_m + depth.bins * depth.step_m
+        return torch.linspace(depth.near_m, far, depth.bins + 1, device=device)
+
+    def _normalised(self, batch: ClipBatch) -> Float[Tensor, "batch time view 3 h w"]:
+        """Return colour as the backbone takes it, the padding 0 (release)."""
+        images = batch.images
+        mean, std = (
+            images.new_tensor(colour).view(3, 1, 1)
+            for colour in (self.config.rgb_mean, self.config.rgb_std)
+        )
+        rows = torch.arange(images.shape[-2], device=images.device)[:, None]
+        columns = torch.arange(images.shape[-1], device=images.device)
+        ends = batch.unpadded[..., None, None]
+        inside = (rows < ends[..., 0, :, :]) & (columns < ends[..., 1, :, :])
+        return torch.where(inside.unsqueeze(-3), (images - mean) / std, 0.0)
+
+    def _render(
+        self, volumes: Float[Tensor, "batch frame c z y x"], rays: Rays, plan: StepPlan
+    ) -> RenderedRays:
+        return render_rays(
+            self.field, volumes.flatten(0, 1), rays, plan=self.samples, generator=plan.generator
+        )
+
+
+def others_of(
+    there: Bool[Tensor, "batch time"], frames: Int[Tensor, "batch frame"]
+) -> Bool[Tensor, "batch frame time"]:
+    """Tell which moments a frame is rebuilt from: all others that are there."""
+    moments = torch.arange(there.shape[1], device=frames.device)
+    return there[:, None] & (moments != frames[..., None])
+
+
+def _decoder(model: Mim4dModelConfig) -> TemporalDecoder | None:
+    temporal, volume = model.temporal, model.volume
+    if temporal.kind == "scene_flow":
+        return None
+    x, y, z = volume.shape
+    return TemporalDecoder(
+        volume.channels,
+        (z, y, x),
+        dim=temporal.dim,
+        short=None if temporal.branches == "long" else _branch(temporal.short),
+        long=None if temporal.branches == "short" else _branch(temporal.long),
+        queries=temporal.queries,
+    )
+
+
+def _branch(branch: BranchConfig) -> Branch:
+    return Branch(
+        frames=branch.frames,
+        dim=branch.dim,
+        heads=branch.heads,
+        layers=branch.layers,
+        points=branch.points,
+        hidden=branch.ffn,
+    )
+
+
+def _velocity(model: Mim4dModelConfig) -> VelocityField | None:
+    flow = model.temporal.flow
+    if model.temporal.kind == "deformable":
+        return None
+    return VelocityField(
+        model.volume.channels,
+        hidden=flow.hidden,
+        layers=flow.layers,
+        largest_mps=flow.largest_mps,
+    )
