@@ -190,14 +190,13 @@ def _frustum_cells(
     unit = pixels.new_ones(()).expand(shape)
     ahead, valid = views.camera.unproject(pixels.expand(*shape, 2), unit)
     # Points of a pixel are on one line: where it starts, and how far a metre of depth leads.
-    start = grid.to_index(ego_from_cam.translation)
-    step = ego_from_cam.rotate(ahead) / ahead.new_tensor(grid.cell)
-    step = torch.where(valid[..., None], step, torch.nan)
+    step = torch.where(valid[..., None], ego_from_cam.rotate(ahead), torch.nan)
     middles = ((edges[1:] + edges[:-1]) / 2).to(pixels.dtype)
     return frustum_cells(
-        start.reshape(-1, 3),
+        ego_from_cam.translation.reshape(-1, 3),
         step.reshape(-1, math.prod(pixels.shape[:2]), 3),
         torch.where(middles > NEAREST_DEPTH, middles, torch.nan),
+        middles.new_tensor([grid.lower, grid.cell]),
         views=max(1, views.features.shape[1]),
         shape=grid.shape,
     )
