@@ -69,7 +69,8 @@ def lift_by_pulling(
     """
     views = _gather_views(features, depth_distribution, depth_edges, camera, ego_from_cam)
     points, seen = _appearances(views, depth_edges, ego_from_cam, grid)
-    total: Tensor | None = None
+    count = seen.sum(dim=1)
+    total = views.features.new_zeros(*count.shape, views.features.shape[2])
     for view in range(points.shape[1]):
         maps = views.features[:, view, None].movedim(2, -1)
         bins = views.distribution[:, view, ..., None]
@@ -77,11 +78,7 @@ def lift_by_pulling(
         # Maps are volumes of one layer, whose centre is at 0.5.
         values, _ = trilinear(maps, torch.stack([u, v, torch.full_like(u, 0.5)], -1), border=True)
         probability, _ = trilinear(bins, points[:, view], border=True)
-        pulled = (values * probability).squeeze(2)
-        total = pulled if total is None else total + pulled
-    count = seen.sum(dim=1)
-    if total is None:
-        total = views.features.new_zeros(*count.shape, views.features.shape[2])
+        total = total.addcmul_(values.squeeze(2), probability.squeeze(2))
     if reduce == "mean":
         total = total / count.clamp(min=1)[..., None].to(total.dtype)
     return _over_grid(total, count > 0, views.batch, grid)
