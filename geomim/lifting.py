@@ -117,9 +117,8 @@ def lift_by_pushing(
     hit = torch.where(cell >= 0, cell, items * voxels).flatten()
     seen = torch.zeros(items * voxels + 1, dtype=torch.bool, device=cell.device)
     seen = seen.index_fill(0, hit, True)[:-1]
-    return _over_grid(
-        pooled.reshape(items, voxels, -1), seen.reshape(items, voxels), views.batch, grid
-    )
+    volume = pooled.reshape(items, voxels, pooled.shape[1])
+    return _over_grid(volume, seen.reshape(items, voxels), views.batch, grid)
 
 
 def _gather_views(
