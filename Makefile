@@ -29,7 +29,7 @@ demo: install
 test test-all: export OMP_NUM_THREADS ?= 1
 test: install
 	$(PYTEST) tests --ignore tests/bare -m "not slow and not gpu" -n $(JOBS)
-	GEOMIM_SHAPE_CHECKS=0 $(PYTEST) tests/bare -m "not slow and not gpu"
+	GEOMIM_SHAPE_CHECKS=0 $(PYTEST) tests/bare -m "not slow and not gpu" -n $(JOBS)
 
 test-all: install
 	$(PYTEST) tests --ignore tests/bare -m "not gpu"

@@ -25,7 +25,7 @@ from geomim.transforms import RigidTransform
 SIZE, TINY_SIZE = (6, 256, 704), (2, 6, 8)
 CUDA_SIZES = (SIZE, (192, 256, 704), (96, 900, 1600))
 Points = Tensor | list[np.ndarray]
-Unproject = Callable[["Problem"], Points]
+Unproject = Callable[["Problem"], Tensor]
 
 
 @final
@@ -86,7 +86,7 @@ def forward(problem: Problem, *, tiny: bool) -> Workload:
         **({} if tiny else {"torch.compile": _compiled(torch_by_coordinate)}),
         "geomim": geomim_to_world,
     }
-    in_camera: dict[str, Unproject] = {
+    in_camera: dict[str, Callable[[Problem], Points]] = {
         "kornia depth_to_3d_v2 (camera)": lambda p: depth_to_3d_v2(p.depth, p.integer_matrix),
         "kornia v2, cached grid (camera)": _kornia_cached(problem),
         "geomim (camera)": lambda p: unproject_depth(p.depth, p.camera).points,
@@ -157,7 +157,7 @@ def backward(problem: Problem, *, tiny: bool) -> Workload:
 
 
 def unproject_slowly(depth: Tensor, camera: PinholeCamera, pose: RigidTransform) -> Tensor:
-    """Invert every calibration matrix and pose nothing but the definition."""
+    """Follow the definition: invert every calibration matrix, then move the points."""
     pixels = torch.nn.functional.pad(camera.pixel_grid(), (0, 1), value=1.0)
     rays = torch.einsum("nij,hwj->nhwi", camera.matrix().inverse(), pixels)
     return (

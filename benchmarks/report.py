@@ -18,7 +18,7 @@ _HEADS = (
     "min ms",
     "GB/s",
     "copy",
-    "vs ours",
+    "ratio",
 )
 
 
@@ -39,7 +39,7 @@ def read_records(path: Path) -> list[Record]:
 def table(records: Sequence[Record]) -> str:
     """Lay records out, workload by workload.
 
-    ``copy`` is the rate as a share of the copy's. ``vs ours`` is the least time over geomim's, or
+    ``copy`` is the rate as a share of the copy's. ``ratio`` is the least time over geomim's, or
     over the first contender's where none is called that: 5.0x takes five times as long as we do.
     """
     groups: dict[tuple[str, str, int], list[Record]] = {}

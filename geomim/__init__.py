@@ -1,6 +1,24 @@
 """Geometry of calibrated views: tensors in, tensors out, always saying what is valid."""
 
-from geomim.cameras import Camera, PinholeCamera, Projection, RayDirections, Unprojection
+from geomim.accumulation import (
+    AccumulatedPoints,
+    Sweeps,
+    accumulate_sweeps,
+)
+from geomim.cameras import (
+    BrownConradyCamera,
+    Camera,
+    DoubleSphereCamera,
+    EquirectangularCamera,
+    ExtendedUnifiedCamera,
+    KannalaBrandtCamera,
+    MeiCamera,
+    MixedCamera,
+    PinholeCamera,
+    Projection,
+    RayDirections,
+    Unprojection,
+)
 from geomim.depth import (
     Depth,
     DepthPoints,
@@ -10,11 +28,119 @@ from geomim.depth import (
     distance_from_depth,
     normals_from_depth,
     unproject_depth,
+    unproject_distance,
     valid_depth,
 )
-from geomim.kernels.selection import use_kernels
-from geomim.raycasting import PrimitiveKind, Primitives, RayHits, cast_rays
-from geomim.transforms import RigidTransform
+from geomim.depthflow import (
+    DepthFlow,
+    chain_flow,
+    flow_from_depth,
+)
+from geomim.grids import (
+    VolumeSamples,
+    VolumeSlopes,
+    VoxelGrid,
+    WarpedVolume,
+    sample_volume,
+    sample_volume_with_gradient,
+    warp_volume,
+)
+from geomim.kernels.selection import (
+    use_kernels,
+)
+from geomim.lifting import (
+    LiftedVolume,
+    lift_by_pulling,
+    lift_by_pushing,
+)
+from geomim.pixel_choice import (
+    PixelChoice,
+    depth_aware_pixels,
+    pixels_from_mask,
+    stride_grid,
+    uniform_pixels,
+)
+from geomim.proposals import (
+    anneal_weights,
+    blur_weights,
+    interlevel_loss,
+    proposal_samples,
+)
+from geomim.raycasting import (
+    PrimitiveKind,
+    Primitives,
+    RayHits,
+    cast_rays,
+)
+from geomim.rays import (
+    RayDepths,
+    RayDistances,
+    Rays,
+    RaySpan,
+    clip_rays_to_box,
+    ray_depths_from_distances,
+    ray_distances_from_depths,
+    rays_of_pixels,
+)
+from geomim.rendering import (
+    Rendering,
+    distortion_loss,
+    mean_distance,
+    mean_normals,
+    median_distance,
+    packed_distortion_loss,
+    packed_offsets,
+    render_alpha,
+    render_density,
+    render_packed_alpha,
+    render_packed_density,
+)
+from geomim.sampling import (
+    MergedSamples,
+    SampledRays,
+    even_samples,
+    importance_samples,
+    inverse_cdf,
+    merge_samples,
+    neus_samples,
+    neus_upsample,
+    stratified_samples,
+)
+from geomim.sceneflow import (
+    BoxFlow,
+    MovedPoints,
+    RigidSceneFlow,
+    Velocities,
+    flow_from_boxes,
+)
+from geomim.splatting import (
+    PointProjection,
+    SplattedDepth,
+    project_lidar,
+    splat_depth,
+)
+from geomim.surfaces import (
+    alpha_between,
+    neus_alpha,
+    volsdf_density,
+)
+from geomim.tracks import (
+    TrackedBoxes,
+)
+from geomim.trajectories import (
+    TimedPose,
+    TimedTwist,
+    Trajectory,
+)
+from geomim.transforms import (
+    RigidTransform,
+)
+from geomim.traversal import (
+    RaySamples,
+    VoxelSegments,
+    samples_in_occupied,
+    traverse_voxels,
+)
 from geomim.warping import (
     ReprojectedDepth,
     Samples,
@@ -25,30 +151,111 @@ from geomim.warping import (
 )
 
 __all__ = [
+    "AccumulatedPoints",
+    "BoxFlow",
+    "BrownConradyCamera",
     "Camera",
     "Depth",
+    "DepthFlow",
     "DepthPoints",
     "Distance",
+    "DoubleSphereCamera",
+    "EquirectangularCamera",
+    "ExtendedUnifiedCamera",
+    "KannalaBrandtCamera",
+    "LiftedVolume",
+    "MeiCamera",
+    "MergedSamples",
+    "MixedCamera",
+    "MovedPoints",
     "Normals",
     "PinholeCamera",
+    "PixelChoice",
+    "PointProjection",
     "PrimitiveKind",
     "Primitives",
     "Projection",
+    "RayDepths",
     "RayDirections",
+    "RayDistances",
     "RayHits",
+    "RaySamples",
+    "RaySpan",
+    "Rays",
+    "Rendering",
     "ReprojectedDepth",
+    "RigidSceneFlow",
     "RigidTransform",
+    "SampledRays",
     "Samples",
+    "SplattedDepth",
+    "Sweeps",
+    "TimedPose",
+    "TimedTwist",
+    "TrackedBoxes",
+    "Trajectory",
     "Unprojection",
+    "Velocities",
+    "VolumeSamples",
+    "VolumeSlopes",
+    "VoxelGrid",
+    "VoxelSegments",
     "WarpedImage",
+    "WarpedVolume",
+    "accumulate_sweeps",
+    "alpha_between",
+    "anneal_weights",
+    "blur_weights",
     "cast_rays",
+    "chain_flow",
+    "clip_rays_to_box",
+    "depth_aware_pixels",
     "depth_from_distance",
     "distance_from_depth",
+    "distortion_loss",
+    "even_samples",
+    "flow_from_boxes",
+    "flow_from_depth",
+    "importance_samples",
+    "interlevel_loss",
+    "inverse_cdf",
+    "lift_by_pulling",
+    "lift_by_pushing",
+    "mean_distance",
+    "mean_normals",
+    "median_distance",
+    "merge_samples",
+    "neus_alpha",
+    "neus_samples",
+    "neus_upsample",
     "normals_from_depth",
+    "packed_distortion_loss",
+    "packed_offsets",
+    "pixels_from_mask",
+    "project_lidar",
+    "proposal_samples",
+    "ray_depths_from_distances",
+    "ray_distances_from_depths",
+    "rays_of_pixels",
+    "render_alpha",
+    "render_density",
+    "render_packed_alpha",
+    "render_packed_density",
     "reproject_depth",
     "sample_bilinear",
+    "sample_volume",
+    "sample_volume_with_gradient",
+    "samples_in_occupied",
+    "splat_depth",
+    "stratified_samples",
+    "stride_grid",
+    "traverse_voxels",
+    "uniform_pixels",
     "unproject_depth",
+    "unproject_distance",
     "use_kernels",
     "valid_depth",
+    "volsdf_density",
     "warp_image",
+    "warp_volume",
 ]

@@ -197,4 +197,4 @@ def _interpolate(
     cells = volume.reshape(items, *volume.shape[-4:]).movedim(1, -1)
     index = grid.to_index(points.to(compute_dtype(volume))).reshape(items, points.shape[-2], 3)
     values, valid = trilinear(cells, index, mix, border=border)
-    return values.reshape(*batch, *values.shape[1:]), valid.reshape(*batch, -1)
+    return values.reshape(*batch, *values.shape[1:]), valid.reshape(*batch, points.shape[-2])

@@ -69,7 +69,8 @@ def lift_by_pulling(
     """
     views = _gather_views(features, depth_distribution, depth_edges, camera, ego_from_cam)
     points, seen = _appearances(views, depth_edges, ego_from_cam, grid)
-    total: Tensor | None = None
+    count = seen.sum(dim=1)
+    total = views.features.new_zeros(*count.shape, views.features.shape[2])
     for view in range(points.shape[1]):
         maps = views.features[:, view, None].movedim(2, -1)
         bins = views.distribution[:, view, ..., None]
@@ -77,11 +78,7 @@ def lift_by_pulling(
         # Maps are volumes of one layer, whose centre is at 0.5.
         values, _ = trilinear(maps, torch.stack([u, v, torch.full_like(u, 0.5)], -1), border=True)
         probability, _ = trilinear(bins, points[:, view], border=True)
-        pulled = (values * probability).squeeze(2)
-        total = pulled if total is None else total + pulled
-    count = seen.sum(dim=1)
-    if total is None:
-        total = views.features.new_zeros(*count.shape, views.features.shape[2])
+        total = total.addcmul_(values.squeeze(2), probability.squeeze(2))
     if reduce == "mean":
         total = total / count.clamp(min=1)[..., None].to(total.dtype)
     return _over_grid(total, count > 0, views.batch, grid)
@@ -120,9 +117,8 @@ def lift_by_pushing(
     hit = torch.where(cell >= 0, cell, items * voxels).flatten()
     seen = torch.zeros(items * voxels + 1, dtype=torch.bool, device=cell.device)
     seen = seen.index_fill(0, hit, True)[:-1]
-    return _over_grid(
-        pooled.reshape(items, voxels, -1), seen.reshape(items, voxels), views.batch, grid
-    )
+    volume = pooled.reshape(items, voxels, pooled.shape[1])
+    return _over_grid(volume, seen.reshape(items, voxels), views.batch, grid)
 
 
 def _gather_views(
@@ -190,14 +186,13 @@ def _frustum_cells(
     unit = pixels.new_ones(()).expand(shape)
     ahead, valid = views.camera.unproject(pixels.expand(*shape, 2), unit)
     # Points of a pixel are on one line: where it starts, and how far a metre of depth leads.
-    start = grid.to_index(ego_from_cam.translation)
-    step = ego_from_cam.rotate(ahead) / ahead.new_tensor(grid.cell)
-    step = torch.where(valid[..., None], step, torch.nan)
+    step = torch.where(valid[..., None], ego_from_cam.rotate(ahead), torch.nan)
     middles = ((edges[1:] + edges[:-1]) / 2).to(pixels.dtype)
     return frustum_cells(
-        start.reshape(-1, 3),
+        ego_from_cam.translation.reshape(-1, 3),
         step.reshape(-1, math.prod(pixels.shape[:2]), 3),
         torch.where(middles > NEAREST_DEPTH, middles, torch.nan),
+        middles.new_tensor([grid.lower, grid.cell]),
         views=max(1, views.features.shape[1]),
         shape=grid.shape,
     )

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from geomim.sampling import Jitter, RaySamples, importance_samples
+from geomim.sampling import Jitter, SampledRays, importance_samples
 
 
 def blur_weights(
@@ -55,7 +55,7 @@ def proposal_samples(
     generator: torch.Generator | None = None,
     jitter: Jitter = "sample",
     valid: Bool[Tensor, "*batch"] | None = None,
-) -> RaySamples:
+) -> SampledRays:
     """Put samples where a proposal sees something, annealed and blurred; without gradient.
 
     Arguments and errors are those of :func:`anneal_weights`, :func:`blur_weights` and

@@ -1,7 +1,8 @@
 """Render along rays: opacity, distance, colours and any features from densities or from alphas.
 
 Padded samples have a last axis of samples and may have a mask; packed ones lie one after another,
-ray by ray, with ``offsets`` that say where each ray starts. Both give identical results.
+ray by ray, with ``offsets`` that say where each ray starts. Both give the same, on the CPU to the
+last bit; on CUDA rays are summed in another order where samples are masked.
 """
 
 from typing import NamedTuple

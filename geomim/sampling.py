@@ -20,7 +20,7 @@ Spacing = Literal["distance", "disparity"]
 Jitter = Literal["sample", "ray"]
 
 
-class RaySamples(NamedTuple):
+class SampledRays(NamedTuple):
     """Where rays are looked at, from near to far. Where ``valid`` is False all else is 0."""
 
     distances: Float[Tensor, "*batch sample"]
@@ -35,7 +35,7 @@ class RaySamples(NamedTuple):
 class MergedSamples(NamedTuple):
     """Samples of two origins, and the place of each in the first followed by the second."""
 
-    samples: RaySamples
+    samples: SampledRays
     order: Int[Tensor, "*batch sample"]
 
 
@@ -46,7 +46,7 @@ def even_samples(
     count: int,
     spacing: Spacing = "distance",
     valid: Bool[Tensor, "*batch"] | None = None,
-) -> RaySamples:
+) -> SampledRays:
     """Put a sample in the middle of each of ``count`` equal parts of every ray.
 
     Args:
@@ -72,7 +72,7 @@ def stratified_samples(
     spacing: Spacing = "distance",
     jitter: Jitter = "sample",
     valid: Bool[Tensor, "*batch"] | None = None,
-) -> RaySamples:
+) -> SampledRays:
     """Put a sample anywhere in each of ``count`` equal parts of every ray.
 
     Mildenhall et al. 2020 (NeRF), equation 2. Other arguments and errors are those of
@@ -100,7 +100,7 @@ def importance_samples(
     generator: torch.Generator | None = None,
     jitter: Jitter = "sample",
     valid: Bool[Tensor, "*batch"] | None = None,
-) -> RaySamples:
+) -> SampledRays:
     """Put samples where the weight is, by inverse transform; without gradient.
 
     Mildenhall et al. 2020 (NeRF), equation 5 ff.: weights, scaled to a sum of 1, are a probability
@@ -188,14 +188,14 @@ def neus_upsample(
 
 
 def neus_samples(
-    samples: RaySamples,
+    samples: SampledRays,
     measure: Callable[[Tensor], Tensor],
     *,
     count: int,
     steps: int = 4,
     inv_s: float = 64.0,
     generator: torch.Generator | None = None,
-) -> RaySamples:
+) -> SampledRays:
     """Add samples step by step near the surface, the sharpness doubling each time.
 
     Wang et al. 2021 (NeuS): 64 even samples, then 4 steps of 16 with a sharpness from 64 to 512.
@@ -228,7 +228,7 @@ def neus_samples(
     return samples
 
 
-def merge_samples(samples: RaySamples, distances: Float[Tensor, "*batch more"]) -> MergedSamples:
+def merge_samples(samples: SampledRays, distances: Float[Tensor, "*batch more"]) -> MergedSamples:
     """Sort more distances, which must lie on the same stretch of ray, in among samples."""
     merged, order = torch.cat([samples.distances, distances], dim=-1).sort(dim=-1, stable=True)
     near, far = samples.starts[..., 0], samples.ends[..., -1]
@@ -249,7 +249,7 @@ def _neus_weights(distances: Tensor, sdf: Tensor, inv_s: float) -> Tensor:
 
 def _spaced(
     near: Tensor, far: Tensor, fractions: Tensor, spacing: Spacing, valid: Tensor | None
-) -> RaySamples:
+) -> SampledRays:
     """Put samples at fractions of the way from near to far."""
     there = near.isfinite() & far.isfinite() & (near < far)
     if spacing == "disparity":
@@ -266,7 +266,7 @@ def _spaced(
     return _around(distances.maximum(first).minimum(last), near, far, there)
 
 
-def _around(distances: Tensor, near: Tensor, far: Tensor, valid: Tensor) -> RaySamples:
+def _around(distances: Tensor, near: Tensor, far: Tensor, valid: Tensor) -> SampledRays:
     """Give each sample the stretch of ray that is nearest to it."""
     between = (distances[..., 1:] + distances[..., :-1]) / 2
     starts = torch.cat([near[..., None].to(distances.dtype), between], dim=-1)
@@ -274,7 +274,7 @@ def _around(distances: Tensor, near: Tensor, far: Tensor, valid: Tensor) -> RayS
     distances, starts, ends = (
         torch.where(valid[..., None], x, 0.0) for x in (distances, starts, ends)
     )
-    return RaySamples(distances, starts, ends, valid)
+    return SampledRays(distances, starts, ends, valid)
 
 
 def _inverted(edges: Tensor, weights: Tensor, fractions: Tensor) -> tuple[Tensor, Tensor]:

@@ -123,7 +123,8 @@ class RigidTransform:
     def log(self) -> Float[Tensor, "*batch 6"]:
         """Return the twist whose ``exp`` this is, with a rotation of at most pi."""
         rotation_vector = self.rotation_vector()
-        velocity = torch.linalg.solve(left_jacobian(rotation_vector), self.translation)
+        # Never singular up to pi; plain ``solve`` would look, and wait for the device.
+        velocity, _ = torch.linalg.solve_ex(left_jacobian(rotation_vector), self.translation)
         return torch.cat([velocity, rotation_vector], dim=-1)
 
     def inverse(self) -> "RigidTransform":

@@ -47,25 +47,27 @@ class PinholeCamera(PlaneCamera):
     def project(self, points_cam: Float[Tensor, "*point 3"]) -> Projection:
         """Return the pixels and depths of points; invalid from the camera's plane backwards."""
         focal, principal_point = self._over(points_cam)
-        with torch.no_grad():
-            pixels = focal * (points_cam[..., :2] / points_cam[..., 2:]) + principal_point
-            in_front = points_cam[..., 2] > NEAREST_DEPTH
-            valid = in_front & all_finite(points_cam) & all_finite(pixels)
-        # Masked before and after: neither the quotient nor the intrinsics feel an invalid point.
-        ahead = points_cam.new_tensor([0.0, 0.0, 1.0])
-        xy, z = torch.where(valid[..., None], points_cam, ahead).split([2, 1], dim=-1)
-        pixels = torch.where(valid[..., None], focal * (xy / z) + principal_point, 0.0)
+        xy, z = points_cam.split([2, 1], dim=-1)
+        pixels = focal * (xy / z) + principal_point
+        valid = (z[..., 0] > NEAREST_DEPTH) & all_finite(points_cam) & all_finite(pixels)
+        if pixels.requires_grad:
+            # Masked before, too: neither the quotient nor the intrinsics feel an invalid point.
+            ahead = points_cam.new_tensor([0.0, 0.0, 1.0])
+            xy, z = torch.where(valid[..., None], points_cam, ahead).split([2, 1], dim=-1)
+            pixels = focal * (xy / z) + principal_point
+        pixels = torch.where(valid[..., None], pixels, 0.0)
         return Projection(pixels, torch.where(valid, z[..., 0], 0.0), valid)
 
     def unproject(
         self, pixels: Float[Tensor, "*#point 2"], depth: Float[Tensor, "*#point"]
     ) -> Unprojection:
         """Return the points at depths along the optical axis; invalid where the depth is."""
-        with torch.no_grad():
-            points = self._at_depth(pixels, depth)
-            valid = all_finite(points) & (depth > NEAREST_DEPTH)
-        pixels = torch.where(valid[..., None], pixels, 0.0)
-        points = self._at_depth(pixels, torch.where(valid, depth, 1.0))
+        points = self._at_depth(pixels, depth)
+        valid = all_finite(points) & (depth > NEAREST_DEPTH)
+        if points.requires_grad:
+            # Masked before, too: the intrinsics must not feel what is not finite.
+            pixels = torch.where(valid[..., None], pixels, 0.0)
+            points = self._at_depth(pixels, torch.where(valid, depth, 1.0))
         return Unprojection(torch.where(valid[..., None], points, 0.0), valid)
 
     def ray_directions(self, pixels: Float[Tensor, "*point 2"]) -> RayDirections:

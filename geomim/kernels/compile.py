@@ -6,7 +6,9 @@ import os
 import threading
 import types
 import warnings
+import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, final
 
 import numba
@@ -45,8 +47,9 @@ class Kernel:
         plain = inspect.unwrap(function)
         self.__doc__ = plain.__doc__
         self.__name__ = plain.__name__
-        self.parallel = _compile(plain, parallel=True)
-        self.serial = _compile(_renamed(plain, f"{plain.__name__}_serial"), parallel=False)
+        name = plain.__name__ + _package_digest(plain)
+        self.parallel = _compile(_renamed(plain, name), parallel=True)
+        self.serial = _compile(_renamed(plain, f"{name}_serial"), parallel=False)
 
     def __call__(self, *arguments: object, threads: int) -> None:
         """Fill the output arrays among ``arguments``, on one thread where only that is safe."""
@@ -70,6 +73,19 @@ def kernel(function: Callable[..., None]) -> Kernel:
 def kernel_inline(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a piece of a kernel, to be inlined into the kernels of the same file."""
     return numba.njit(forceinline=True, **_OPTIONS)(inspect.unwrap(function))
+
+
+def _package_digest(function: types.FunctionType) -> str:
+    """Return what tells this state of a ``cpu`` package from others; nothing for a single file.
+
+    Numba's cache looks at the file of a function alone, and would keep the machine code of a loop
+    when a function changes that it takes from a file beside it.
+    """
+    folder = Path(function.__code__.co_filename).parent
+    if folder.name != "cpu":
+        return ""
+    sources = b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))
+    return f"_{zlib.crc32(sources):08x}"
 
 
 def _renamed(function: types.FunctionType, name: str) -> types.FunctionType:

@@ -132,6 +132,33 @@ def test_a_warp_by_whole_cells_is_a_shift():
     assert warped[0, ..., :2].count_nonzero() == 0
 
 
+def test_a_warp_passes_gradients_to_the_volume_and_to_the_motion():
+    grid = VoxelGrid((-1.0, -1.0, -1.0), (0.7, 0.9, 1.1), (3, 3, 2))
+    inputs = normal(2, 1, 2, 3, 3, seed=0), normal(2, 6, seed=1) * 0.2
+    inputs = tuple(tensor.requires_grad_() for tensor in inputs)
+
+    def warp(volume: Tensor, twist: Tensor) -> Tensor:
+        return warp_volume(volume, grid, target_from_source=RigidTransform.exp(twist)).volume
+
+    assert gradcheck(warp, inputs)
+
+
+@pytest.mark.parametrize("sample", [sample_volume, sample_volume_with_gradient])
+@pytest.mark.parametrize(("batch", "point"), [((0,), 7), ((2, 0), 7), ((2,), 0), ((), 0)])
+def test_no_volumes_and_no_points_are_fine(sample, batch, point):
+    volume, points = torch.zeros(*batch, 3, 4, 5, 6), torch.zeros(*batch, point, 3)
+    result = sample(volume, points, GRID)
+    assert result.values.shape == (*batch, point, 3)
+    assert result.valid.shape == (*batch, point)
+
+
+def test_no_volumes_can_be_warped():
+    motion = RigidTransform.identity(0)
+    warped, valid = warp_volume(torch.zeros(0, 3, 4, 5, 6), GRID, target_from_source=motion)
+    assert warped.shape == (0, 3, 4, 5, 6)
+    assert valid.shape == (0, 4, 5, 6)
+
+
 def test_what_does_not_fit_is_refused():
     volume, points = torch.zeros(1, 4, 5, 6), torch.zeros(2, 3)
     with pytest.raises(ValueError, match="shape must be at least one cell each way, got"):

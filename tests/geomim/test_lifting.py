@@ -207,6 +207,31 @@ def test_without_cameras_the_volume_stays_empty(lift):
 
 
 @pytest.mark.parametrize("lift", [lift_by_pulling, lift_by_pushing])
+def test_no_rigs_yield_no_volumes(lift):
+    volume, seen = lift(
+        normal(0, 2, 3, 8, 8, seed=1),
+        _distribution(0, 2, 8, 8, 8),
+        EDGES,
+        camera=_camera(0, 2),
+        ego_from_cam=_poses(0, 2),
+        grid=GRID,
+    )
+    assert volume.shape == (0, 3, 4, 8, 10)
+    assert seen.shape == (0, 4, 8, 10)
+
+
+@pytest.mark.parametrize("lift", [lift_by_pulling, lift_by_pushing])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_features_stay_half(lift, dtype):
+    features, distribution = normal(2, 3, 8, 8, seed=1).to(dtype), _distribution(2, 8, 8, 8)
+    options = {"camera": _camera(2), "ego_from_cam": _poses(2), "grid": GRID}
+    half = lift(features, distribution.to(dtype), EDGES, **options)
+    full = lift(features.double(), distribution.to(dtype).double(), EDGES, **options)
+    assert half.volume.dtype == dtype
+    torch.testing.assert_close(half.volume.double(), full.volume, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("lift", [lift_by_pulling, lift_by_pushing])
 def test_two_rigs_in_a_batch_are_two_batches_of_one(lift):
     """Rigs of another lens at every place, and of other poses in every item."""
     views = 3

@@ -18,29 +18,14 @@ from geomim.rendering import (
     render_packed_alpha,
     render_packed_density,
 )
+from tests.geomim.ray_samples import draw, ray_samples
 from tests.geomim.strategies import batches, seeds
 
 KERNELS = pytest.mark.parametrize("kernels", ["compiled", "reference"])
 
 
-def _draw(*shape, seed, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(shape, generator=generator, dtype=torch.float64).to(dtype)
-
-
-def _samples(*shape, seed=0, dtype=torch.float64, channels=3):
-    """Densities, starts, ends and values of samples that follow each other."""
-    edges = _draw(*shape[:-1], shape[-1] + 1, seed=seed + 1).cumsum(dim=-1)
-    return (
-        (3 * _draw(*shape, seed=seed)).to(dtype),
-        edges[..., :-1].to(dtype, copy=True),
-        edges[..., 1:].to(dtype, copy=True),
-        _draw(*shape, channels, seed=seed + 2, dtype=dtype),
-    )
-
-
 def _alphas(*shape, seed=0, dtype=torch.float64):
-    alphas, starts, _, values = _samples(*shape, seed=seed, dtype=dtype)
+    alphas, starts, _, values = ray_samples(*shape, seed=seed, dtype=dtype)
     return alphas / 3, starts, values
 
 
@@ -63,7 +48,7 @@ def test_two_samples_worked_by_hand(kernels):
 @KERNELS
 @given(batch=batches, seed=seeds, count=st.integers(0, 130), opaque=st.booleans())
 def test_weights_and_transmittance_add_up_to_one(kernels, batch, seed, count, opaque):
-    densities, starts, ends, values = _samples(*batch, count, seed=seed, dtype=torch.float32)
+    densities, starts, ends, values = ray_samples(*batch, count, seed=seed, dtype=torch.float32)
     alphas = densities / 3
     if opaque and count:
         densities[..., count // 2], alphas[..., count // 2] = math.inf, 1.0
@@ -84,9 +69,9 @@ def test_weights_and_transmittance_add_up_to_one(kernels, batch, seed, count, op
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_packed_and_padded_rays_are_identical_to_the_last_bit(dtype, seed, counts):
     rays, longest = len(counts), max(counts, default=0)
-    padded = _samples(rays, longest, seed=seed, dtype=dtype)
+    padded = ray_samples(rays, longest, seed=seed, dtype=dtype)
     # What is there lies scattered, so that nothing may depend on where.
-    place = _draw(rays, longest, seed=seed + 3).argsort(dim=-1)
+    place = draw(rays, longest, seed=seed + 3).argsort(dim=-1)
     there = place < torch.tensor(counts, dtype=torch.int64)[:, None]
     for tensor in padded:
         tensor[~there] = math.nan
@@ -110,8 +95,8 @@ def _as_alpha(samples):
 
 @given(seed=seeds)
 def test_gradients_of_packed_and_padded_rays_are_identical_to_the_last_bit(seed):
-    padded = _samples(5, 30, seed=seed, dtype=torch.float32)
-    there = _draw(5, 30, seed=seed + 3) > 0.4
+    padded = ray_samples(5, 30, seed=seed, dtype=torch.float32)
+    there = draw(5, 30, seed=seed + 3) > 0.4
     for tensor in padded:
         tensor[~there] = math.nan
     packed = [tensor[there].requires_grad_() for tensor in padded]
@@ -129,8 +114,8 @@ def test_gradients_of_packed_and_padded_rays_are_identical_to_the_last_bit(seed)
 
 @given(seed=seeds)
 def test_permuting_rays_permutes_results(seed):
-    samples = _samples(9, 17, seed=seed, dtype=torch.float32)
-    order = _draw(9, seed=seed + 5).argsort()
+    samples = ray_samples(9, 17, seed=seed, dtype=torch.float32)
+    order = draw(9, seed=seed + 5).argsort()
     seen = render_density(*samples)
     moved = render_density(*(tensor[order] for tensor in samples))
     assert all(torch.equal(x[order], y) for x, y in zip(seen, moved, strict=True))
@@ -138,7 +123,7 @@ def test_permuting_rays_permutes_results(seed):
 
 @given(batch=batches, seed=seeds)
 def test_splitting_a_sample_in_two_changes_nothing_but_its_middle(batch, seed):
-    densities, starts, ends, values = _samples(*batch, 6, seed=seed)
+    densities, starts, ends, values = ray_samples(*batch, 6, seed=seed)
     middles = (starts + ends) / 2
     halves = [
         torch.stack(pair, dim=-1).flatten(-2)
@@ -153,7 +138,7 @@ def test_splitting_a_sample_in_two_changes_nothing_but_its_middle(batch, seed):
 
 @given(batch=batches, seed=seeds)
 def test_density_and_the_alpha_it_makes_render_alike(batch, seed):
-    densities, starts, ends, values = _samples(*batch, 11, seed=seed)
+    densities, starts, ends, values = ray_samples(*batch, 11, seed=seed)
     alphas = -torch.expm1(-densities * (ends - starts))
     torch.testing.assert_close(
         tuple(render_alpha(alphas, (starts + ends) / 2, values)),
@@ -163,7 +148,7 @@ def test_density_and_the_alpha_it_makes_render_alike(batch, seed):
 
 def _samples_of_depth(depth):
     """96 samples a ray, each of about this optical depth."""
-    densities, starts, ends, values = _samples(300, 96, dtype=torch.float32)
+    densities, starts, ends, values = ray_samples(300, 96, dtype=torch.float32)
     lengths = (ends - starts).double()
     return (densities.double() / 1.5 * depth / lengths).float(), starts, ends, values
 
@@ -190,159 +175,6 @@ def test_gradients_in_single_precision_are_near_double(depth):
     for found, exact in zip(*slopes, strict=True):
         scale = exact.abs().max().item()
         torch.testing.assert_close(found.double(), exact, atol=5e-6 * scale, rtol=0)
-
-
-@KERNELS
-@pytest.mark.parametrize("far", [1e4, 1e6])
-def test_far_away_rays_keep_their_digits(kernels, far):
-    densities, starts, ends, values = _samples(50, 40, dtype=torch.float32)
-    starts, ends = (starts * 8).round() / 8 + far, (ends * 8).round() / 8 + far
-    with use_kernels(kernels):
-        seen = render_density(densities, starts, ends, values)
-    exact = render_density(*(x.double() for x in (densities, starts, ends, values)))
-    torch.testing.assert_close(seen.weights.double(), exact.weights, atol=3e-7, rtol=0)
-    torch.testing.assert_close(seen.distance.double(), exact.distance, rtol=1e-6, atol=0)
-
-
-@KERNELS
-@pytest.mark.parametrize("shape", [(0, 5), (4, 0), (0, 0), (0,), (2, 0, 3)])
-@pytest.mark.parametrize("channels", [0, 3])
-def test_nothing_to_render_is_rendered(kernels, shape, channels):
-    *samples, values = (x.requires_grad_() for x in _samples(*shape, channels=channels))
-    with use_kernels(kernels):
-        for seen in (render_density(*samples, values), render_alpha(*samples[:2], values)):
-            assert seen.weights.shape == shape
-            assert seen.values.shape == (*shape[:-1], channels)
-            assert (seen.transmittance == 1).all()
-            assert (seen.opacity == 0).all()
-            assert (seen.distance == 0).all()
-            assert seen.valid.all()
-            slopes = torch.autograd.grad(
-                seen.weights.sum() + seen.values.sum() + seen.distance.sum(), [*samples[:2], values]
-            )
-            assert all((slope == 0).all() for slope in slopes)
-
-
-@KERNELS
-def test_empty_rays_see_nothing(kernels):
-    offsets = torch.tensor([0, 0, 2, 2, 3, 3], dtype=torch.int32)
-    alphas = torch.tensor([0.5, 1.0, 0.25])
-    with use_kernels(kernels):
-        seen = render_packed_alpha(alphas, torch.ones(3), offsets=offsets)
-    assert seen.transmittance.tolist() == [1.0, 0.0, 1.0, 0.75, 1.0]
-    assert seen.opacity.tolist() == [0.0, 1.0, 0.0, 0.25, 0.0]
-    assert seen.weights.tolist() == [0.5, 0.5, 0.25]
-    assert seen.valid.all()
-    assert mean_distance(seen).tolist() == [0.0, 1.0, 0.0, 1.0, 0.0]
-
-
-def test_no_offsets_at_all_are_refused():
-    none = torch.zeros(0)
-    with pytest.raises(ValueError, match="offsets must hold one more than there are rays, got non"):
-        render_packed_alpha(none, none, offsets=torch.zeros(0, dtype=torch.int64))
-
-
-@KERNELS
-def test_no_density_anywhere_is_transparent_with_a_gradient(kernels):
-    densities = torch.zeros(2, 4, requires_grad=True)
-    starts = torch.arange(4.0).expand(2, 4)
-    with use_kernels(kernels):
-        seen = render_density(densities, starts, starts + 0.5, torch.ones(2, 4, 1))
-        (slope,) = torch.autograd.grad(seen.values.sum(), densities)
-    assert (seen.weights == 0).all()
-    assert (seen.transmittance == 1).all()
-    assert (slope == 0.5).all()
-
-
-@KERNELS
-def test_infinite_density_is_opaque_and_nothing_infinitely_dense_is_nothing(kernels):
-    densities = torch.tensor([0.0, torch.inf, torch.inf, 1.0], requires_grad=True)
-    starts, ends = torch.tensor([0.0, 1.0, 1.0, 2.0]), torch.tensor([1.0, 1.0, 2.0, 3.0])
-    with use_kernels(kernels):
-        seen = render_density(densities, starts, ends)
-        (slope,) = torch.autograd.grad(seen.distance, densities)
-    assert seen.weights.tolist() == [0.0, 0.0, 1.0, 0.0]
-    assert seen.distance.item() == 1.5
-    assert seen.valid
-    assert slope.isfinite().all()
-
-
-@KERNELS
-@pytest.mark.parametrize("bad", [math.nan, -math.inf])
-@pytest.mark.parametrize("where", ["density", "interval", "value"])
-@pytest.mark.parametrize("twice", [False, True])
-def test_a_ray_that_is_not_finite_is_not_valid_and_harms_no_other(kernels, where, bad, twice):
-    densities, starts, ends, values = _samples(3, 8, dtype=torch.float32)
-    spoilt = {"density": densities, "interval": ends, "value": values}[where]
-    clean = [x.clone() for x in (densities, starts, ends, values)]
-    spoilt[1, 4] = bad
-    tensors = [x.requires_grad_() for x in (densities, starts, ends, values)]
-    with use_kernels(kernels):
-        seen, expected = render_density(*tensors), render_density(*clean)
-        loss = sum(x.square().sum() for x in seen[:5])
-        slopes = torch.autograd.grad(loss, tensors, create_graph=twice)
-        if twice:
-            slopes += torch.autograd.grad(sum(x.square().sum() for x in slopes), tensors)
-    assert seen.valid.tolist() == [True, False, True]
-    for result, right in zip(seen[:5], expected[:5], strict=True):
-        assert (result[1] == 0).all()
-        torch.testing.assert_close(result[::2], right[::2])
-    for slope in slopes:
-        assert slope.isfinite().all()
-        assert (slope[1] == 0).all()
-
-
-@KERNELS
-def test_a_gradient_is_not_harmed_by_what_is_left_out(kernels):
-    densities, starts, ends, values = _samples(3, 8, dtype=torch.float32)
-    valid = torch.ones(3, 1, dtype=torch.bool)
-    valid[1] = False
-    for tensor in (densities, starts, ends, values):
-        tensor[1] = math.nan
-    tensors = [x.requires_grad_() for x in (densities, starts, ends, values)]
-    with use_kernels(kernels):
-        seen = render_density(*tensors, valid=valid)
-        slopes = torch.autograd.grad(seen.values.sum(), tensors, create_graph=True)
-        second = torch.autograd.grad(slopes[0].square().sum(), tensors)
-    assert seen.valid.all()
-    assert seen.transmittance[1] == 1
-    for slope in (*slopes, *second):
-        assert slope.isfinite().all()
-        assert (slope[1] == 0).all()
-
-
-@KERNELS
-def test_any_memory_layout_gives_the_same(kernels):
-    densities, starts, ends, values = _samples(6, 10, channels=4)
-    densities[:] = densities[:1]
-    expected = render_density(densities, starts, ends, values)
-    strided = [
-        densities[:1].expand(6, 10),
-        starts.T.contiguous().T,
-        torch.stack([ends, ends])[1],
-        values.permute(2, 1, 0).contiguous().permute(2, 1, 0),
-    ]
-    tensors = [x.detach().requires_grad_() for x in strided]
-    with use_kernels(kernels):
-        seen = render_density(*tensors)
-        assert torch.autograd.grad(seen.values.sum(), tensors)[3].shape == values.shape
-    torch.testing.assert_close(tuple(seen), tuple(expected))
-
-
-@KERNELS
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_summed_in_single_also_under_autocast(kernels, dtype):
-    densities, starts, ends, values = _samples(5, 12, dtype=torch.float32)
-    values = values.to(dtype)
-    expected = render_density(densities, starts, ends, values.float())
-    half = values.detach().requires_grad_()
-    with use_kernels(kernels), torch.autocast("cpu", dtype=dtype):
-        seen = render_density(densities, starts, ends, half)
-    assert seen.values.dtype == torch.float32
-    torch.testing.assert_close(tuple(seen), tuple(expected), atol=1e-6, rtol=1e-5)
-    (slope,) = torch.autograd.grad(seen.values.sum(), half)
-    assert slope.dtype == dtype
-    torch.testing.assert_close(slope, seen.weights[..., None].expand(5, 12, 3).to(dtype))
 
 
 def test_the_ray_of_each_sample_gives_the_offsets():
@@ -387,7 +219,7 @@ def _distortion(weights, starts, ends):
 
 @given(batch=batches, seed=seeds, count=st.integers(0, 20))
 def test_distortion_is_the_sum_over_all_pairs(batch, seed, count):
-    weights, starts, ends, _ = _samples(*batch, count, seed=seed)
+    weights, starts, ends, _ = ray_samples(*batch, count, seed=seed)
     torch.testing.assert_close(
         distortion_loss(weights, starts, ends), _distortion(weights, starts, ends)
     )
@@ -395,7 +227,7 @@ def test_distortion_is_the_sum_over_all_pairs(batch, seed, count):
 
 @given(seed=seeds, counts=st.lists(st.integers(0, 9), min_size=1, max_size=9))
 def test_packed_distortion_is_that_of_each_ray(seed, counts):
-    weights, starts, ends, _ = _samples(sum(counts), seed=seed)
+    weights, starts, ends, _ = ray_samples(sum(counts), seed=seed)
     offsets = torch.tensor([0, *counts]).cumsum(dim=0)
     found = packed_distortion_loss(weights, starts, ends, offsets=offsets)
     rays = zip(*(x.split(counts) for x in (weights, starts, ends)), strict=True)
@@ -404,7 +236,7 @@ def test_packed_distortion_is_that_of_each_ray(seed, counts):
 
 
 def test_distortion_far_away_is_that_of_nearby():
-    weights, starts, ends, _ = _samples(4, 64)
+    weights, starts, ends, _ = ray_samples(4, 64)
     starts, ends = (starts * 8).round() / 8, (ends * 8).round() / 8
     near = distortion_loss(weights, starts, ends)
     far = distortion_loss(weights.float(), starts.float() + 1e6, ends.float() + 1e6)
@@ -412,7 +244,7 @@ def test_distortion_far_away_is_that_of_nearby():
 
 
 def test_distortion_can_be_differentiated():
-    weights, starts, ends, _ = _samples(2, 5)
+    weights, starts, ends, _ = ray_samples(2, 5)
     tensors = [x.requires_grad_() for x in (weights, starts, ends)]
     offsets = torch.tensor([0, 3, 3, 5])
     assert torch.autograd.gradcheck(distortion_loss, tensors)

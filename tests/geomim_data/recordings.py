@@ -271,6 +271,8 @@ class Heard:
 if __name__ == "__main__":
     from tests.geomim_data.recordings import FakeSource as ImportedSource  # picklable by name
 
+    # Tests that run in the background of a shell inherit its deafness to Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     out, workers, seconds = sys.argv[1:]
     source = ImportedSource(count=4, seconds=float(seconds), driving=True)
     convert(source, out, workers=int(workers))

@@ -47,7 +47,7 @@ def _move_run(run, matrix, sweep, late, room, columns):
     """
     points, stride, first, last = run
     out, seconds, sweeps, boxes = room
-    xs, ys, zs = columns
+    xs, ys, zs, us, vs, ws = columns
     a, b, c = _entries(matrix)
     start, count, zero = _U(first), _U(last - first), out.dtype.type(0)
     for i in range(count):
@@ -60,13 +60,13 @@ def _move_run(run, matrix, sweep, late, room, columns):
         tz = c[0] * x + c[1] * y + c[2] * z + c[3]
         # NaN and infinity less themselves are NaN; a sum of what is finite may overflow.
         finite = (tx - tx) + (ty - ty) + (tz - tz) == zero
-        xs[i] = tx if finite else zero
-        ys[i] = ty if finite else zero
-        zs[i] = tz if finite else zero
+        us[i] = tx if finite else zero
+        vs[i] = ty if finite else zero
+        ws[i] = tz if finite else zero
         boxes[start + i] = np.int32(-1) if finite else np.int32(-2)
     for i in range(count):
         o = _U(3) * (start + i)
-        out[o], out[o + _U(1)], out[o + _U(2)] = xs[i], ys[i], zs[i]
+        out[o], out[o + _U(1)], out[o + _U(2)] = us[i], vs[i], ws[i]
     seconds[first:last] = late
     sweeps[first:last] = sweep
 
@@ -133,20 +133,26 @@ def _passes_by(ball, matrix, half):
 
 
 @kernel_inline
-def _move_held(run, into, half, matrix, box, room):
-    """Move those points of a run that a box holds."""
+def _move_held(run, columns, into, half, matrix, box, room, held):
+    """Move those points of a run, whose columns are still there, that a box holds."""
     points, stride, first, last = run
+    xs, ys, zs, _, _, _ = columns
     a, b, c = _entries(into)
-    for n in range(_U(first), _U(last)):
-        p = n * _U(stride)
-        x, y, z = points[p], points[p + _U(1)], points[p + _U(2)]
-        held = (
-            abs(a[0] * x + a[1] * y + a[2] * z + a[3]) <= half[0]
-            and abs(b[0] * x + b[1] * y + b[2] * z + b[3]) <= half[1]
-            and abs(c[0] * x + c[1] * y + c[2] * z + c[3]) <= half[2]
+    length, width, height = half[0], half[1], half[2]
+    some = 0
+    for i in range(_U(last - first)):
+        x, y, z = xs[i], ys[i], zs[i]
+        inside = (
+            (abs(a[0] * x + a[1] * y + a[2] * z + a[3]) <= length)
+            & (abs(b[0] * x + b[1] * y + b[2] * z + b[3]) <= width)
+            & (abs(c[0] * x + c[1] * y + c[2] * z + c[3]) <= height)
         )
-        if held:
-            _move_point(points, stride, n, matrix, box, room)
+        held[i] = inside
+        some += inside
+    if some > 0:
+        for i in range(_U(last - first)):
+            if held[i]:
+                _move_point(points, stride, _U(first) + i, matrix, box, room)
 
 
 @kernel
@@ -164,8 +170,8 @@ def accumulate(
     nowhere = np.full((3, 4), np.nan, out.dtype)
     jobs = min(_JOBS, (count + _RUN - 1) // _RUN)
     for job in prange(jobs):
-        buffer = np.empty((3, _RUN), out.dtype)
-        columns = (buffer[0], buffer[1], buffer[2])
+        buffer, held = np.empty((6, _RUN), out.dtype), np.empty(_RUN, np.int32)
+        columns = (buffer[0], buffer[1], buffer[2], buffer[3], buffer[4], buffer[5])
         first, end = job * count // jobs, (job + 1) * count // jobs
         while first < end:
             sweep, last = _sweep_at(offsets, first), min(first + _RUN, end)
@@ -186,7 +192,8 @@ def accumulate(
                     into, half = into_boxes[sweep, box], half_size[box]
                     # NaN, where the box is not there, neither passes by nor holds a point.
                     if not _passes_by(ball, into, half):
-                        _move_held(run, into, half, by_box[sweep, box], box, room)
+                        matrix = by_box[sweep, box]
+                        _move_held(run, columns, into, half, matrix, box, room, held)
 
 
 @kernel

@@ -1,7 +1,7 @@
 """Define surface normals from depth in plain torch.
 
 The normal is the cross product of two central differences, from the point above to the one below
-and from the point left to the one right, as in Holzer et al. 2012, section III, without smoothing.
+and from the point left to the one right: the 3D gradients of Holzer et al. 2012, without averaging.
 """
 
 import torch

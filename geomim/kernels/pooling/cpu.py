@@ -80,18 +80,18 @@ def pool_backward(grad, features, weights, cell, for_features, for_weights):
 
 
 @kernel
-def frustum_cells(start, step, depths, views, shape, out):
+def frustum_cells(start, step, depths, frame, views, shape, out):
     """Fill ``out`` with the cell of every point, or -1."""
     x, y, z = shape
     bins, pixels = out.shape[1:]
     for job in prange(out.shape[0] * bins):
         v, d = job // bins, job % bins
         first, depth, row = v // views * x * y * z, depths[d], out[v, d]
-        u0, v0, w0 = start[v, 0], start[v, 1], start[v, 2]
+        x0, y0, z0 = start[v, 0], start[v, 1], start[v, 2]
         for p in range(pixels):
-            i = u0 + step[v, 0, p] * depth
-            j = v0 + step[v, 1, p] * depth
-            k = w0 + step[v, 2, p] * depth
+            i = (x0 + step[v, 0, p] * depth - frame[0, 0]) / frame[1, 0]
+            j = (y0 + step[v, 1, p] * depth - frame[0, 1]) / frame[1, 1]
+            k = (z0 + step[v, 2, p] * depth - frame[0, 2]) / frame[1, 2]
             # NaN compares false.
             inside = (i >= 0) & (i < x) & (j >= 0) & (j < y) & (k >= 0) & (k < z)
             cell = (np.int32(k if inside else 0) * y + np.int32(j if inside else 0)) * x

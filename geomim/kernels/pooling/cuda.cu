@@ -65,7 +65,8 @@ __global__ void pool_backward(const T* grad, const T* features, const T* weights
 
 // One thread a point: views by bins by pixels.
 template <typename T>
-__global__ void frustum_cells(const T* start, const T* step, const T* depths, Index* out,
+__global__ void frustum_cells(const T* start, const T* step, const T* depths,
+                              const T* frame, Index* out,
                               Index views, Index bins, Index pixels, Index item_views, Index x,
                               Index y, Index z) {
     Index place = blockIdx.x * Index(blockDim.x) + threadIdx.x;
@@ -74,7 +75,9 @@ __global__ void frustum_cells(const T* start, const T* step, const T* depths, In
     T depth = depths[place / pixels % bins];
     const T* from = start + 3 * view;
     const T* along = step + 3 * (view * pixels + pixel);
-    T i = from[0] + along[0] * depth, j = from[1] + along[1] * depth, k = from[2] + along[2] * depth;
+    T i = (from[0] + along[0] * depth - frame[0]) / frame[3];
+    T j = (from[1] + along[1] * depth - frame[1]) / frame[4];
+    T k = (from[2] + along[2] * depth - frame[2]) / frame[5];
     // NaN compares false.
     bool inside = i >= 0 && i < T(x) && j >= 0 && j < T(y) && k >= 0 && k < T(z);
     Index cell = inside ? (Index(k) * y + Index(j)) * x + Index(i) : 0;

@@ -22,18 +22,14 @@ def pool_backward(inputs: tuple[Tensor, ...], out: tuple[Tensor, Tensor]) -> Non
 
 
 def frustum_cells(
-    start: Tensor,
-    step: Tensor,
-    depths: Tensor,
-    views: int,
-    shape: tuple[int, int, int],
-    out: Tensor,
+    inputs: tuple[Tensor, ...], views: int, shape: tuple[int, int, int], out: Tensor
 ) -> None:
     """Fill ``out``; all tensors are contiguous."""
     if out.numel() == 0:
         return
-    function = cuda_function("pooling", instance("frustum_cells", start.dtype), start.device)
-    arguments = (start, step, depths, out, *out.shape, views, *shape)
+    expression = instance("frustum_cells", inputs[0].dtype)
+    function = cuda_function("pooling", expression, out.device)
+    arguments = (*inputs, out, *out.shape, views, *shape)
     launch(function, (-(-out.numel() // _THREADS), 1, 1), (_THREADS, 1, 1), arguments)
 
 

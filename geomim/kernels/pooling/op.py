@@ -49,7 +49,13 @@ def pool(features: Tensor, weights: Tensor, cell: Tensor, *, cells: int) -> Tens
 
 
 def frustum_cells(
-    start: Tensor, step: Tensor, depths: Tensor, *, views: int, shape: tuple[int, int, int]
+    start: Tensor,
+    step: Tensor,
+    depths: Tensor,
+    frame: Tensor,
+    *,
+    views: int,
+    shape: tuple[int, int, int],
 ) -> Tensor:
     """Return the cell of each point of a frustum, counted through the items, or -1.
 
@@ -65,17 +71,18 @@ def frustum_cells(
             "start and step must be view by 3 and view by pixel by 3, "
             f"got {tuple(start.shape)} and {tuple(step.shape)}"
         )
-    if depths.ndim != 1 or views < 1 or count % views:
+    if depths.ndim != 1 or frame.shape != (2, 3) or views < 1 or count % views:
         raise ValueError(
-            f"depths must be one a bin and views a divisor of {count}, "
-            f"got {tuple(depths.shape)} and {views}"
+            f"depths must be one a bin, frame 2 by 3 and views a divisor of {count}, "
+            f"got {tuple(depths.shape)}, {tuple(frame.shape)} and {views}"
         )
-    dtypes = {start.dtype, step.dtype, depths.dtype}
+    dtypes = {tensor.dtype for tensor in (start, step, depths, frame)}
     if dtypes not in ({torch.float32}, {torch.float64}):
         raise TypeError(
-            f"start, step and depths must all be float32 or float64, got {sorted(map(str, dtypes))}"
+            "start, step, depths and frame must all be float32 or float64, "
+            f"got {sorted(map(str, dtypes))}"
         )
-    inputs = (start.detach(), step.detach(), depths.detach())
+    inputs = (start.detach(), step.detach(), depths.detach(), frame.detach())
     if selected_kernels() == "reference":
         return reference.frustum_cells(*inputs, views, shape)
     return _OPERATORS.frustum_cells(*inputs, views, *shape)
@@ -92,12 +99,13 @@ torch.library.define(
 )
 torch.library.define(
     "geomim::frustum_cells",
-    "(Tensor start, Tensor step, Tensor depths, int views, int x, int y, int z) -> Tensor",
+    "(Tensor start, Tensor step, Tensor depths, Tensor frame, int views, int x, int y, int z)"
+    " -> Tensor",
 )
 
 
 @torch.library.register_fake("geomim::frustum_cells")  # pyright: ignore[reportUntypedFunctionDecorator] - torch
-def _cells_fake(start: Tensor, step: Tensor, depths: Tensor, *_sizes: int) -> Tensor:
+def _cells_fake(start: Tensor, step: Tensor, depths: Tensor, *_rest: Tensor | int) -> Tensor:
     shape = (start.shape[0], depths.shape[0], step.shape[1])
     return start.new_empty(shape, dtype=torch.int64)
 
@@ -173,12 +181,12 @@ def _backward_cpu(
 
 @torch.library.impl("geomim::frustum_cells", "cpu")
 def _cells_cpu(
-    start: Tensor, step: Tensor, depths: Tensor, views: int, x: int, y: int, z: int
+    start: Tensor, step: Tensor, depths: Tensor, frame: Tensor, views: int, x: int, y: int, z: int
 ) -> Tensor:
     from geomim.kernels.pooling import cpu
 
     out = _cells_fake(start, step, depths)
-    inputs = (start.contiguous().numpy(), step.mT.contiguous().numpy(), depths.contiguous().numpy())
+    inputs = [t.contiguous().numpy() for t in (start, step.mT, depths, frame)]
     cpu.frustum_cells(*inputs, views, (x, y, z), out.numpy(), threads=torch.get_num_threads())
     return out
 
@@ -221,11 +229,11 @@ def _backward_cuda(
 
 @torch.library.impl("geomim::frustum_cells", "cuda")
 def _cells_cuda(
-    start: Tensor, step: Tensor, depths: Tensor, views: int, x: int, y: int, z: int
+    start: Tensor, step: Tensor, depths: Tensor, frame: Tensor, views: int, x: int, y: int, z: int
 ) -> Tensor:
     out = _cells_fake(start, step, depths)
-    inputs = (start.contiguous(), step.contiguous(), depths.contiguous())
-    cuda.frustum_cells(*inputs, views, (x, y, z), out)
+    inputs = tuple(t.contiguous() for t in (start, step, depths, frame))
+    cuda.frustum_cells(inputs, views, (x, y, z), out)
     return out
 
 

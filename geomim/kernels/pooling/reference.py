@@ -41,21 +41,28 @@ def pool_backward(
 
 
 def frustum_cells(
-    start: Tensor, step: Tensor, depths: Tensor, views: int, shape: tuple[int, int, int]
+    start: Tensor,
+    step: Tensor,
+    depths: Tensor,
+    frame: Tensor,
+    views: int,
+    shape: tuple[int, int, int],
 ) -> Tensor:
     """Return view by bin by pixel: the cell of each point, counted through the items, or -1.
 
     Args:
-        start: View by (x, y, z), where all rays of a view start, in index coordinates.
+        start: View by (x, y, z), where all rays of a view start.
         step: View by pixel by (x, y, z), how far a metre of depth leads; NaN leads nowhere.
         depths: Of the bins; NaN leads nowhere.
+        frame: The lower corner of the grid and the size of its cells, two rows of (x, y, z).
         views: How many views an item has; an item has cells of its own.
         shape: Cells along x, y, z.
     """
     cell = torch.arange(start.shape[0], device=start.device)[:, None, None] // views
     inside = torch.ones((), dtype=torch.bool, device=start.device)
     for axis in (2, 1, 0):
-        place = start[:, None, None, axis] + step[:, None, :, axis] * depths[:, None]
+        point = start[:, None, None, axis] + step[:, None, :, axis] * depths[:, None]
+        place = (point - frame[0, axis]) / frame[1, axis]
         held = (place >= 0) & (place < shape[axis])
         inside = inside & held
         cell = cell * shape[axis] + torch.where(held, place, 0.0).long()

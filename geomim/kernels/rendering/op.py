@@ -98,7 +98,8 @@ def _density_gradients(
     samples: tuple[Any, ...], state: Sequence[Tensor], by_results: Sequence[Tensor | None]
 ) -> tuple[Tensor, ...]:
     """Return the gradients by way of alpha, so that they can be differentiated."""
-    densities, starts, ends, values, valid, offsets = samples
+    *given, values, valid, offsets = samples
+    densities, starts, ends = (tensor.to(state[0].dtype) for tensor in given)
     depths, distances = reference.optical_depths(densities, starts, ends, valid)
     # Rays with such a sample are not known; their gradient is 0, which times NaN would be NaN.
     depths = torch.where(depths > -math.inf, depths, 0.0)
@@ -113,12 +114,9 @@ def _density_gradients(
     finite = (densities * (ends - starts)).isfinite()
     by_lengths = by_depths * torch.where(finite, densities, 0.0)
     by_densities = by_depths * torch.where(finite, ends - starts, 0.0)
-    return (
-        by_densities.to(densities.dtype),
-        (by_distances / 2 - by_lengths).to(starts.dtype),
-        (by_distances / 2 + by_lengths).to(ends.dtype),
-        by_values,
-    )
+    by_intervals = by_distances / 2 - by_lengths, by_distances / 2 + by_lengths
+    gradients = zip((by_densities, *by_intervals), given, strict=True)
+    return *(gradient.to(tensor.dtype) for gradient, tensor in gradients), by_values
 
 
 def _differentiate_alpha(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:

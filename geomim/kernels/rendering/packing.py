@@ -14,7 +14,7 @@ class Packing(NamedTuple):
 
 
 def pack(valid: Tensor, offsets: Tensor | None, rays: int) -> Packing:
-    """Find the valid samples. Waits for the device."""
+    """Find the valid samples, and which of them are whose."""
     count = valid.shape[0]
     if offsets is None:
         offsets = torch.arange(rays + 1, device=valid.device) * (count // max(rays, 1))

@@ -11,59 +11,52 @@ _RUN = 4096
 _U = np.uint64
 
 
+@kernel_inline
+def _project_run(run, m, lens, limits, room):
+    """Project a run of points into one camera; ``run`` says where they and their results lie."""
+    points, first, base, begin, end = run
+    pixels, depths, valids = room
+    fx, fy, cx, cy = lens
+    near, low, right, bottom = limits
+    real = depths.dtype.type
+    a0, a1, a2, a3 = m[0, 0], m[0, 1], m[0, 2], m[0, 3]
+    b0, b1, b2, b3 = m[1, 0], m[1, 1], m[1, 2], m[1, 3]
+    c0, c1, c2, c3 = m[2, 0], m[2, 1], m[2, 2], m[2, 3]
+    for n in range(_U(begin), _U(end)):
+        p, o = _U(first) + _U(3) * n, _U(base) + n
+        x, y, z = points[p], points[p + _U(1)], points[p + _U(2)]
+        at_z = c0 * x + c1 * y + c2 * z + c3
+        u = fx * ((a0 * x + a1 * y + a2 * z + a3) / at_z) + cx
+        v = fy * ((b0 * x + b1 * y + b2 * z + b3) / at_z) + cy
+        # NaN compares false; an infinite depth would put every point at the centre.
+        ahead = (at_z > near) & (at_z < real(np.inf))
+        valid = ahead & (u >= low) & (u <= right) & (v >= low) & (v <= bottom)
+        pixels[_U(2) * o] = u if valid else real(0)
+        pixels[_U(2) * o + _U(1)] = v if valid else real(0)
+        depths[o] = at_z if valid else real(0)
+        valids[o] = valid
+
+
 @kernel
 def project_pinhole(
-    points,
-    cam_from_points,
-    focal,
-    principal_point,
-    height,
-    width,
-    near,
-    margin,
-    pixels_out,
-    depth_out,
-    valid_out,
-):
+    points, cam_from_points, focal, principal_point, height, width, near, margin, pixels_out,
+    depth_out, valid_out,
+):  # fmt: skip
     """Fill ``pixels_out``, ``depth_out`` and ``valid_out``."""
     cameras, count = depth_out.shape
-    real = depth_out.dtype.type
-    flat, pixels = points.reshape(-1), pixels_out.reshape(-1)
-    depths, valids = depth_out.reshape(-1), valid_out.reshape(-1)
+    real, flat = depth_out.dtype.type, points.reshape(-1)
+    room = (pixels_out.reshape(-1), depth_out.reshape(-1), valid_out.reshape(-1))
     step = 3 * count if points.shape[0] > 1 else 0
-    near, low = real(near), real(-margin)
     right, bottom = real(width) + real(margin), real(height) + real(margin)
+    limits = (real(near), real(-margin), right, bottom)
     runs = (count + _RUN - 1) // _RUN
     for job in prange(cameras * runs):
         # A run of points stays in the cache while one camera after the other looks at it.
-        camera, run = job % cameras, job // cameras
-        m, first = cam_from_points[camera], _U(step * camera)
-        a0, a1, a2, a3 = m[0, 0], m[0, 1], m[0, 2], m[0, 3]
-        b0, b1, b2, b3 = m[1, 0], m[1, 1], m[1, 2], m[1, 3]
-        c0, c1, c2, c3 = m[2, 0], m[2, 1], m[2, 2], m[2, 3]
-        fx, fy = focal[camera, 0], focal[camera, 1]
-        cx, cy = principal_point[camera, 0], principal_point[camera, 1]
-        base = _U(camera * count)
-        for n in range(_U(run * _RUN), _U(min(count, (run + 1) * _RUN))):
-            p = first + _U(3) * n
-            x, y, z = flat[p], flat[p + _U(1)], flat[p + _U(2)]
-            at_z = c0 * x + c1 * y + c2 * z + c3
-            u = fx * ((a0 * x + a1 * y + a2 * z + a3) / at_z) + cx
-            v = fy * ((b0 * x + b1 * y + b2 * z + b3) / at_z) + cy
-            # NaN compares false; an infinite depth would put every point at the centre.
-            valid = (
-                (at_z > near)
-                & (at_z < real(np.inf))
-                & (u >= low)
-                & (u <= right)
-                & (v >= low)
-                & (v <= bottom)
-            )
-            o = base + n
-            pixels[_U(2) * o] = u if valid else real(0)
-            pixels[_U(2) * o + _U(1)] = v if valid else real(0)
-            depths[o] = at_z if valid else real(0)
-            valids[o] = valid
+        camera, begin = job % cameras, job // cameras * _RUN
+        scale, centre = focal[camera], principal_point[camera]
+        lens = (scale[0], scale[1], centre[0], centre[1])
+        run = (flat, step * camera, camera * count, begin, min(count, begin + _RUN))
+        _project_run(run, cam_from_points[camera], lens, limits, room)
 
 
 @kernel

@@ -236,6 +236,29 @@ def test_no_points_and_no_cameras_are_fine(model, shape):
     assert camera.ray_directions(projection.pixels).directions.shape == (*shape, 3)
 
 
+@every_model
+def test_strided_and_expanded_inputs_give_the_same(model):
+    camera = camera_of(model, (3,))
+    points = points_within(40, 6).expand(3, 6, 3)
+    strided = points.mT.contiguous().mT
+    torch.testing.assert_close(camera.project(strided), camera.project(points.contiguous()))
+    pixels, depth = pixels_of(1, 6).expand(3, 6, 2), strided[..., 2]
+    copies = pixels.contiguous(), depth.contiguous()
+    torch.testing.assert_close(camera.unproject(pixels, depth), camera.unproject(*copies))
+    torch.testing.assert_close(camera.ray_directions(pixels), camera.ray_directions(copies[0]))
+
+
+@every_model
+def test_autocast_changes_nothing(model):
+    camera, points = camera_of(model, dtype=torch.float32), points_within(40, 6).float()
+    expected = camera.project(points)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = camera.project(points)
+        rays = camera.ray_directions(found.pixels)
+    assert torch.equal(found.pixels, expected.pixels)
+    assert torch.equal(rays.directions, camera.ray_directions(expected.pixels).directions)
+
+
 @pytest.mark.parametrize("model", WIDE)
 def test_beyond_90_degrees_depth_is_negative_and_comes_back(model):
     camera = camera_of(model)

@@ -1,5 +1,6 @@
 import functools
 import multiprocessing
+import os
 import subprocess
 import sys
 import textwrap
@@ -131,3 +132,38 @@ def test_a_folder_that_cannot_be_written_costs_a_warning_not_the_kernel(monkeypa
     out = np.empty_like(VALUES)
     uncached(VALUES, out, threads=1)
     np.testing.assert_array_equal(out, VALUES**2)
+
+
+def test_what_a_package_of_loops_takes_from_its_files_is_never_stale(tmp_path):
+    package = tmp_path / "cpu"
+    package.mkdir()
+    (package / "loops.py").write_text(
+        textwrap.dedent("""
+        import numpy as np
+        from numba import prange
+        from geomim.kernels.compile import kernel
+        from cpu.factors import scaled
+        @kernel
+        def scale(values, out):
+            for k in prange(values.shape[0]):
+                out[k] = scaled(values[k])
+        values = np.ones(1)
+        for threads in (1, 2):
+            out = np.empty(1)
+            scale(values, out, threads=threads)
+            print(out[0])
+        """)
+    )
+    for factor in (2.0, 3.0):
+        (package / "factors.py").write_text(
+            "from geomim.kernels.compile import kernel_inline\n"
+            f"@kernel_inline\ndef scaled(x):\n    return {factor} * x\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", "import cpu.loops"],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.split() == [str(factor)] * 2

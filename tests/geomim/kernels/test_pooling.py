@@ -130,14 +130,18 @@ def test_what_does_not_fit_is_refused():
 def frustum(views=4, pixels=30, bins=6, dtype=torch.float64):
     start, step = normal(views, 3, seed=4) + 2, normal(views, pixels, 3, seed=5)
     depths = torch.linspace(0.3, 4.0, bins, dtype=torch.float64)
-    return start.to(dtype), step.to(dtype), depths.to(dtype)
+    frame = torch.tensor([[-0.5, 0.1, 0.2], [0.9, 1.1, 1.3]], dtype=torch.float64)
+    return start.to(dtype), step.to(dtype), depths.to(dtype), frame.to(dtype)
 
 
 def test_points_of_a_frustum_fall_into_cells_by_hand():
-    # Two items of one view each; the point at depth 2 is at (1.5, 2.5, 0.5) of 4 by 3 by 2 cells.
-    start = torch.tensor([[0.5, 0.5, 0.5]]).expand(2, 3)
-    step = torch.tensor([[0.5, 1.0, 0.0], [torch.nan, 0.0, 0.0], [-0.5, 0.0, 0.0]]).expand(2, 3, 3)
-    cell = frustum_cells(start, step, torch.tensor([2.0, torch.nan]), views=1, shape=(4, 3, 2))
+    # Two items of one view each. At depth 2 a point is at (3, 5, 1) metres from the corner of 4 by
+    # 3 by 2 cells of 2 metres: in the cell (1, 2, 0). Of the others one is nowhere, one outside.
+    frame = torch.tensor([[-1.0, -1.0, -1.0], [2.0, 2.0, 2.0]])
+    start = torch.zeros(2, 3)
+    step = torch.tensor([[1.0, 2.0, 0.0], [torch.nan, 0.0, 0.0], [-1.0, 0.0, 0.0]]).expand(2, 3, 3)
+    depths = torch.tensor([2.0, torch.nan])
+    cell = frustum_cells(start, step, depths, frame, views=1, shape=(4, 3, 2))
     assert cell.tolist() == [
         [[1 + 4 * 2, -1, -1], [-1, -1, -1]],
         [[24 + 1 + 4 * 2, -1, -1], [-1, -1, -1]],
@@ -164,13 +168,15 @@ def test_no_frustum_hits_nothing(sizes):
 
 
 def test_frustums_that_do_not_fit_are_refused():
-    start, step, depths = frustum()
+    start, step, depths, frame = frustum()
     with pytest.raises(ValueError, match=r"start and step must be view by 3 and .* got \(3, 3\)"):
-        frustum_cells(start[1:], step, depths, views=1, shape=(5, 4, 3))
-    with pytest.raises(ValueError, match=r"depths must be one a bin and views a divisor of 4, got"):
-        frustum_cells(start, step, depths, views=3, shape=(5, 4, 3))
+        frustum_cells(start[1:], step, depths, frame, views=1, shape=(5, 4, 3))
+    with pytest.raises(
+        ValueError, match=r"depths must be one a bin, frame 2 by 3 and views a divisor of 4"
+    ):
+        frustum_cells(start, step, depths, frame, views=3, shape=(5, 4, 3))
     with pytest.raises(TypeError, match=r"must all be float32 or float64, got \['torch.float32'"):
-        frustum_cells(start.float(), step, depths, views=1, shape=(5, 4, 3))
+        frustum_cells(start.float(), step, depths, frame, views=1, shape=(5, 4, 3))
 
 
 @pytest.mark.parametrize("kernel", ["pool", "pool_backward", "frustum_cells"])
