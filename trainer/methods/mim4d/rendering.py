@@ -16,7 +16,7 @@ from geomim.grids import VoxelGrid
 from geomim.pixel_choice import stride_grid
 from geomim.rays import Rays, clip_rays_to_box, ray_depths_from_distances, rays_of_pixels
 from geomim.rendering import mean_distance, mean_normals, render_alpha
-from geomim.sampling import RaySamples, even_samples, neus_samples, stratified_samples
+from geomim.sampling import SampledRays, even_samples, neus_samples, stratified_samples
 from geomim.surfaces import neus_alpha
 from geomim.transforms import RigidTransform
 from trainer.methods.mim4d.field import SdfField
@@ -179,7 +179,7 @@ def _place(
     rays: Rays,
     plan: SamplePlan,
     generator: torch.Generator | None,
-) -> RaySamples:
+) -> SampledRays:
     """Choose where to look, without gradient."""
     grid: VoxelGrid = field.grid
     near, far, hit = clip_rays_to_box(rays, grid.lower, grid.upper, near=plan.near_m)
