@@ -4,19 +4,9 @@ import doctest
 import re
 from pathlib import Path
 
-import pytest
-
 DOCS = Path(__file__).parents[1] / "docs"
 PARSER = doctest.DocTestParser()
 PREAMBLE, *SECTIONS = re.split(r"^## ", (DOCS / "geometry.md").read_text(), flags=re.MULTILINE)
-
-
-@pytest.fixture(scope="module")
-def names():
-    """What the examples start from, shared as the page is read from top to bottom."""
-    names = {}
-    run("preamble", PREAMBLE, names)
-    return names
 
 
 def title(section):
@@ -31,9 +21,11 @@ def run(name, text, names):
     assert results.failed == 0, "".join(report)
 
 
-@pytest.mark.parametrize("section", SECTIONS, ids=title)
-def test_the_examples_of_a_section_print_what_they_say(section, names):
-    run(title(section), section, names)
+def test_the_examples_print_what_they_say_from_top_to_bottom():
+    names = {}
+    run("preamble", PREAMBLE, names)
+    for section in SECTIONS:
+        run(title(section), section, names)
 
 
 def test_every_python_block_is_run():
