@@ -11,27 +11,21 @@ PREAMBLE, *SECTIONS = re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)
 PARSER = doctest.DocTestParser()
 
 
-@pytest.fixture(scope="module")
-def names():
-    """What the examples start from, shared as the page is read from top to bottom."""
-    names = {}
-    for example in PARSER.get_examples(PREAMBLE):
-        exec(example.source, names)  # noqa: S102 - our own page
-    return names
-
-
 def title(section):
     return section.splitlines()[0]
 
 
-@pytest.mark.parametrize("section", SECTIONS, ids=title)
-def test_every_convention_holds(section, names):
-    test = PARSER.get_doctest(section, names, title(section), str(PAGE), 0)
-    report = []
-    results = doctest.DocTestRunner().run(test, out=report.append, clear_globs=False)
-    names.update(test.globs)
-    assert results.attempted > 0
-    assert results.failed == 0, "".join(report)
+def test_every_convention_holds_read_from_top_to_bottom():
+    names = {}
+    for example in PARSER.get_examples(PREAMBLE):
+        exec(example.source, names)  # noqa: S102 - our own page
+    for section in SECTIONS:
+        test = PARSER.get_doctest(section, names, title(section), str(PAGE), 0)
+        report = []
+        results = doctest.DocTestRunner().run(test, out=report.append, clear_globs=False)
+        names.update(test.globs)
+        assert results.attempted > 0
+        assert results.failed == 0, "".join(report)
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=title)
