@@ -1,8 +1,9 @@
-"""Keep the backbone where others load it: safetensors under timm's names, and how to load it."""
+"""Keep the backbone where others load it, under timm's names and mmdet's, and how to load it."""
 
 import json
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 
 from trainer.config import AnyRun
@@ -39,6 +40,11 @@ _FIXED = """\
 The sides must be those of `image_size` unless `dynamic_img_size=True` is added to the arguments.
 """
 _OTHERS = "Weights of further parts are beside it: {names}.\n"
+_MMDET = """
+`mmdet.pth` is a checkpoint of a detector (`load_from="mmdet.pth"` in a configuration of mmdet3d)
+that holds all these as `img_backbone.*` (mmdet's ResNet, or mmpretrain's ConvNeXt with
+`gap_before_final_norm=False`), `img_neck.*` (mmdet's FPN) and `depth_net.*` (BEVDepth's layers).
+"""
 
 
 def export_backbone(out: Path, backbone: BackboneExport, config: AnyRun, *, step: int) -> Path:
@@ -53,6 +59,10 @@ def export_backbone(out: Path, backbone: BackboneExport, config: AnyRun, *, step
         temporary = folder / f".{name}.safetensors.tmp"
         save_file(plain, temporary)
         replace_file(temporary, folder / f"{name}.safetensors")
+    if backbone.mmdet:
+        temporary = folder / ".mmdet.pth.tmp"
+        torch.save({"meta": {"step": step}, "state_dict": backbone.mmdet}, temporary)
+        replace_file(temporary, folder / "mmdet.pth")
     about = {
         "maker": backbone.maker,
         "arguments": backbone.arguments,
@@ -77,4 +87,5 @@ def _readme(folder: Path, backbone: BackboneExport) -> str:
     names = ", ".join(f"`{name}.safetensors`" for name in backbone.others)
     more = _FIXED if backbone.maker == "VisionTransformer" else ""
     more += _OTHERS.format(names=names) if names else ""
+    more += _MMDET if backbone.mmdet else ""
     return _README.format(snippet=loading_snippet(folder), maker=backbone.maker, more=more)

@@ -51,3 +51,14 @@ def test_an_export_replaces_the_one_before(tmp_path: Path):
     names = {path.name for path in folder.iterdir()}
     assert names == {"README.md", "backbone.json", "backbone.safetensors"}
     assert json.loads((folder / "backbone.json").read_text())["step"] == 8
+
+
+def test_a_detector_loads_what_has_names_in_mmdet(tmp_path: Path):
+    state = {"img_neck.lateral_convs.0.conv.bias": torch.arange(3.0)}
+    backbone = BackboneExport({"w": torch.ones(2)}, {}, mmdet=state)
+    folder = export_backbone(tmp_path, backbone, load_config("mae-demo"), step=9)
+    loaded = torch.load(folder / "mmdet.pth", weights_only=True)
+    assert loaded["meta"] == {"step": 9}
+    assert loaded["state_dict"].keys() == state.keys()
+    assert torch.equal(*(each.popitem()[1] for each in (loaded["state_dict"], state)))
+    assert "img_backbone.*" in (folder / "README.md").read_text()

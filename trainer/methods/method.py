@@ -62,13 +62,15 @@ class BackboneExport:
 
     ``timm.models.VisionTransformer(**arguments).load_state_dict(state)`` loads it strictly, or
     ``timm.create_model`` in its place, as ``maker`` says; ``arguments`` holds what JSON holds.
-    ``others`` are weights of further parts, by name.
+    ``others`` are weights of further parts, by name; ``mmdet`` are those of all parts under the
+    names that detectors of the mmdetection family have for them, if they have any.
     """
 
     state: dict[str, Tensor]
     arguments: dict[str, object]
     maker: Literal["VisionTransformer", "create_model"] = "VisionTransformer"
     others: dict[str, dict[str, Tensor]] = field(default_factory=dict[str, dict[str, Tensor]])
+    mmdet: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
 @runtime_checkable

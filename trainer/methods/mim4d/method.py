@@ -20,6 +20,7 @@ from trainer.methods.mim4d.baselines import copy_nearest, depth_at, mean_depth
 from trainer.methods.mim4d.convnext import MaskedConvNeXt
 from trainer.methods.mim4d.drawing import draw, render_views
 from trainer.methods.mim4d.losses import RayLossWeights, ray_losses
+from trainer.methods.mim4d.mmdet_names import mmdet_state
 from trainer.methods.mim4d.model import Mim4dModel, Rendering
 from trainer.methods.mim4d.planning import (
     fixed_targets,
@@ -138,15 +139,23 @@ class Mim4d:
     def backbone(self, model: nn.Module) -> BackboneExport:
         """Return the backbone; the neck and the depth net are among the others."""
         ours = _ours(model)
-        others = {"neck": _copied(ours.neck), "depth_net": _copied(ours.depth_net)}
+        others = {
+            "neck": _copied(ours.neck.state_dict()),
+            "depth_net": _copied(ours.depth_net.state_dict()),
+        }
         config, size = self.config.model.backbone, self.config.data.image_size
         if isinstance(ours.backbone, MaskedViT):
             export = export_backbone(ours.backbone.encoder, config.vit, size)
             return replace(export, others=others)
         if isinstance(ours.backbone, MaskedConvNeXt) and config.output_norm:
-            others["output_norms"] = _copied(ours.backbone.norms)
-        arguments: dict[str, object] = {"model_name": config.name, "num_classes": 0}
-        return BackboneExport(_copied(ours.backbone.net), arguments, "create_model", others)
+            others["output_norms"] = _copied(ours.backbone.norms.state_dict())
+        return BackboneExport(
+            _copied(ours.backbone.net.state_dict()),
+            {"model_name": config.name, "num_classes": 0},
+            maker="create_model",
+            others=others,
+            mmdet=_copied(mmdet_state(ours.backbone, ours.neck, ours.depth_net)),
+        )
 
     def _losses(self, rendering: Rendering, targets: TargetRays) -> Losses:
         weights = self.config.model.loss
@@ -226,12 +235,9 @@ def _depth_only(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if not name.startswith("psnr")}
 
 
-def _copied(module: nn.Module) -> dict[str, Tensor]:
+def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Copy weights to the CPU."""
-    return {
-        name: value.detach().to("cpu", copy=True).contiguous()
-        for name, value in module.state_dict().items()
-    }
+    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
 
 
 def _ours(model: nn.Module) -> Mim4dModel:

@@ -111,8 +111,10 @@ def test_the_backbone_loads_into_timm(name: str):
     ours = method(**{"model.backbone.name": name})
     export = ours.backbone(built(ours))
     assert export.maker == "create_model"
-    timm.create_model(**export.arguments).load_state_dict(export.state)
+    timm.create_model(**export.arguments).load_state_dict(export.state, strict=True)
     assert {"neck", "depth_net"} <= export.others.keys()
+    parts = {name.partition(".")[0] for name in export.mmdet}
+    assert parts == {"img_backbone", "img_neck", "depth_net"}
 
 
 def test_another_model_is_refused():
