@@ -22,9 +22,9 @@ def split_frames(
 
     Args:
         store: Where the scenes are.
-        val: ``none``; ``last:N``, the last N kept frames of every scene (all of a scene that has
-            no more); ``scenes:N``, the last N scenes; or ``list:FILE``, the scenes that a text
-            file names, one a line.
+        val: ``none``; ``train``, all that is trained on, to see what a model can fit; ``last:N``,
+            the last N kept frames of every scene (all of a scene that has no more); ``scenes:N``,
+            the last N scenes; or ``list:FILE``, the scenes that a text file names, one a line.
         stride: Keep every stride-th frame of each scene, from its first.
         camera: The camera whose frames to take.
 
@@ -62,7 +62,7 @@ def _split(
         validation += [(scene, frame) for frame in frames[cut:]]
     if not train:
         raise ValueError(f"val must leave frames to train on, got {val} for {store.path}")
-    return train, validation
+    return train, list(train) if val == "train" else validation
 
 
 _ALL = 2**63
@@ -72,7 +72,7 @@ def _held_out(scenes: Sequence[str], val: str) -> dict[str, int]:
     """Return how many of its last frames each scene holds out."""
     kind, _, argument = val.partition(":")
     match kind:
-        case "none" if not argument:
+        case "none" | "train" if not argument:
             return {}
         case "last" | "scenes" if argument.isascii() and argument.isdigit() and int(argument):
             count = int(argument)
@@ -80,7 +80,7 @@ def _held_out(scenes: Sequence[str], val: str) -> dict[str, int]:
         case "list" if argument:
             return dict.fromkeys(_listed(scenes, Path(argument)), _ALL)
         case _:
-            raise ValueError(f"val must be none, last:N, scenes:N or list:FILE, got {val!r}")
+            raise ValueError(f"val must be none, train, last:N, scenes:N or list:FILE, got {val!r}")
 
 
 def _last(scenes: Sequence[str], count: int) -> dict[str, int]:

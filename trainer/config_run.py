@@ -37,8 +37,9 @@ class SourceConfig(Section):
     )
     val: str = Field(
         default="scenes:1",
-        pattern=r"^(none|last:[1-9]\d*|scenes:[1-9]\d*|list:.+)$",
-        description="held out: last:N frames of each scene, the last scenes:N, list:FILE or none",
+        pattern=r"^(none|train|last:[1-9]\d*|scenes:[1-9]\d*|list:.+)$",
+        description="held out: last:N frames of each scene, the last scenes:N, list:FILE or none; "
+        "train judges what is trained on",
     )
     val_frames: Count | None = Field(
         default=None,

@@ -28,6 +28,12 @@ def test_none_trains_on_everything(store):
     assert val == []
 
 
+def test_train_judges_what_it_trains_on(store):
+    train, val = split_frames(store, val="train", stride=2)
+    assert train == [*frames(A, 0, 2, 4), *frames(B, 0, 2, 4), *frames(C, 0, 2, 4)]
+    assert val == train
+
+
 def test_last_holds_out_the_end_of_every_scene(store):
     train, val = split_frames(store, val="last:2")
     assert train == [*frames(A, 0, 1, 2), *frames(B, 0, 1, 2), *frames(C, 0, 1, 2)]
@@ -61,7 +67,7 @@ def test_a_stride_thins_each_scene_before_it_is_split(store):
     [
         ("last:5", 1, "val must leave frames to train on, got last:5"),
         ("scenes:3", 1, "val=scenes:3 must leave scenes to train on, got a store of 3; hold out"),
-        ("lost:3", 1, "val must be none, last:N, scenes:N or list:FILE, got 'lost:3'"),
+        ("lost:3", 1, "val must be none, train, last:N, scenes:N or list:FILE, got 'lost:3'"),
         ("last:0", 1, "got 'last:0'"),
         ("last:-1", 1, "got 'last:-1'"),
         ("last:", 1, "got 'last:'"),

@@ -56,7 +56,7 @@ def test_a_key_like_no_other_is_called_unknown(mistakes):
         ("data:", "data must be a mapping, got null"),
         ("data: {path: 3}", "data.path must be text, got 3"),
         ("data: {val: 3}", "data.val must be text, got 3"),
-        ("data: {val: odd}", r"data.val must match ^(none|last:[1-9]\d*|scenes:"),
+        ("data: {val: odd}", r"data.val must match ^(none|train|last:[1-9]\d*|scenes:"),
         ("data: {image_size: 64}", "data.image_size must be a list, got 64"),
         ("data: {image_size: [64]}", "data.image_size must hold 2 values"),
         ("data: {image_size: [64, 96, 3]}", "data.image_size must hold 2 values, got [64, 96, 3]"),
