@@ -3,14 +3,15 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from geomim.cameras import PinholeCamera
+from geomim.grids import VoxelGrid
 from geomim.rays import Rays
 from geomim.transforms import RigidTransform
 from geomim_data.clip_batch import ClipBatch
-from trainer.config_mim4d_model import Mim4dModelConfig
+from trainer.config_mim4d_model import Mim4dModelConfig, VolumeConfig
 from trainer.methods.evaluation import VALIDATION_SEED
 from trainer.methods.masking import frame_generator, hide, random_ranks
 from trainer.methods.mim4d.model import Mim4dModel, StepPlan, others_of
@@ -109,7 +110,10 @@ def choose_targets(
     *,
     key: int,
 ) -> TargetRays:
-    """Choose rays of some moments; the generator is on the images' device."""
+    """Choose rays of some moments; the generator is on the images' device.
+
+    A point beyond the volume's box, where a ray ends, is no measurement of what is in it.
+    """
     render, views = config.render, views_of(batch, frames)
     motion = rig_motion(batch, key=key)
     items = torch.arange(len(frames), device=frames.device)[:, None]
@@ -128,7 +132,7 @@ def choose_targets(
             near_m=render.lidar_near_m,
             far_m=render.lidar_far_m,
         )
-    return choose_rays(
+    targets = choose_rays(
         views.images,
         views.camera,
         rig_from_cam=there @ views.world_from_cam,
@@ -140,6 +144,14 @@ def choose_targets(
         generator=generator,
         lidar=lidar,
     )
+    known = targets.measured & _is_inside(config.volume, targets.rays.points_at(targets.distance))
+    return targets._replace(measured=known, distance=torch.where(known, targets.distance, 0.0))
+
+
+def _is_inside(volume: VolumeConfig, points: Float[Tensor, "*batch 3"]) -> Bool[Tensor, "*batch"]:
+    grid = VoxelGrid(volume.lower_m, volume.cell_m, volume.shape)
+    lower, upper = points.new_tensor(grid.lower), points.new_tensor(grid.upper)
+    return ((lower < points) & (points < upper)).all(dim=-1)
 
 
 def views_of(batch: ClipBatch, frames: Int[Tensor, "batch frame"]) -> Views:

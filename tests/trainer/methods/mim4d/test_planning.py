@@ -76,3 +76,14 @@ def test_rays_through_lidar_points_are_measured():
     targets = drawn(0).targets
     assert targets.measured.any()
     assert (targets.distance[targets.measured] > 0).all()
+
+
+def test_points_beyond_the_volume_are_not_measured():
+    whole = drawn(0).targets
+    volume = {"cell_m": [2.0, 2.0, 2.0], "lower_m": [-16.0, -16.0, -4.0]}
+    half = drawn(0, **{f"model.volume.{key}": value for key, value in volume.items()}).targets
+    ends = whole.rays.points_at(whole.distance)
+    far = (ends[..., :2].abs() > 16).any(dim=-1)
+    assert (whole.measured & far).any()
+    assert torch.equal(half.measured, whole.measured & ~far)
+    assert (half.distance[far] == 0).all()
