@@ -21,29 +21,28 @@ _U = np.uint64
 
 
 @kernel_inline
-def _gains(grads, ray, by_weight, middles, values, n, gains):
+def _gains(ray, by_opacity, by_distance, by_rendered, by_weights, middles, values, at, n, gains):
     """Fill ``gains`` with what a unit of weight would add to the loss at each sample."""
-    by_opacity, _, by_distance, by_rendered = grads
     channels, slope, offset = _U(by_rendered.shape[1]), by_distance[ray], by_opacity[ray]
     for i in range(n):
         gains[i] = offset + slope * middles[i]
-    if by_weight.shape[0] > 0:
+    if by_weights.shape[0] > 0:
         for i in range(n):
-            gains[i] += by_weight[i]
+            gains[i] += by_weights[at + i]
     if channels == _U(COLOUR):
         r, g, b = by_rendered[ray, 0], by_rendered[ray, 1], by_rendered[ray, 2]
         for i in range(n):
-            k = _U(COLOUR) * i
+            k = _U(COLOUR) * (at + i)
             gains[i] += r * values[k] + g * values[k + _U(1)] + b * values[k + _U(2)]
     else:
         for i in range(n):
-            gains[i] += _dot(by_rendered[ray], values, i * channels, channels)
+            gains[i] += _dot(by_rendered, ray, values, (at + i) * channels, channels)
 
 
-def _dot(x, values, first, channels):
+def _dot(x, ray, values, first, channels):
     total = x.dtype.type(0)
     for c in range(channels):
-        total += x[c] * values[first + c]
+        total += x[ray, c] * values[first + c]
     return total
 
 
@@ -51,29 +50,30 @@ _dot = ANY_ORDER(inspect.unwrap(_dot))
 
 
 @kernel_inline
-def _spread(weights, by_rendered, n, by_value):
+def _spread(weights, by_rendered, ray, at, n, by_value):
     """Fill in the gradient of the values: the outer product of weights and gradient."""
-    channels = _U(by_rendered.shape[0])
+    channels = _U(by_rendered.shape[1])
     if channels == _U(COLOUR):
-        r, g, b = by_rendered[0], by_rendered[1], by_rendered[2]
+        r, g, b = by_rendered[ray, 0], by_rendered[ray, 1], by_rendered[ray, 2]
         for i in range(n):
-            k = _U(COLOUR) * i
+            k = _U(COLOUR) * (at + i)
             by_value[k], by_value[k + _U(1)] = weights[i] * r, weights[i] * g
             by_value[k + _U(2)] = weights[i] * b
     else:
         for i in range(n):
             for c in range(channels):
-                by_value[i * channels + c] = weights[i] * by_rendered[c]
+                by_value[(at + i) * channels + c] = weights[i] * by_rendered[ray, c]
 
 
 @kernel_inline
-def _by_interval(slopes, densities, shares, by_middle, n, by_start, by_end):
+def _by_interval(slopes, densities, shares, by_middle, at, n, by_start, by_end):
     """Fill in what lengthening and moving the samples by their ends does."""
     zero = slopes.dtype.type(0)
     for i in range(n):
-        stretch = slopes[i] * densities[i] if math.isfinite(densities[i]) else zero
+        density = densities[at + i]
+        stretch = slopes[i] * density if math.isfinite(density) else zero
         move = shares[i] * by_middle
-        by_start[i], by_end[i] = move - stretch, move + stretch
+        by_start[at + i], by_end[at + i] = move - stretch, move + stretch
 
 
 @kernel_inline
@@ -87,9 +87,11 @@ def render_density_backward(
     densities, starts, ends, values, offsets, count, weights, state, by_weights, grads, outs
 ):
     """Fill the gradients of densities, starts, ends and values."""
+    # Unpacked here, and never sliced: each array taken in the loop would count its references.
     transmittance, known = state
     d_densities, d_starts, d_ends, d_values = outs
-    rays, channels = grads[3].shape
+    by_opacity, by_left, by_distance, by_rendered = grads
+    rays, channels = by_rendered.shape
     size, flat, half = (
         scratch_size(offsets, count, rays),
         values.reshape(-1),
@@ -102,34 +104,31 @@ def render_density_backward(
         light, products, later = scratch[3], scratch[4], scratch[5]
         for ray in range(job * rays // jobs, (job + 1) * rays // jobs):
             first, length = span(offsets, count, ray)
-            last, n = first + length, _U(length)
+            last, at, n = first + length, _U(first), _U(length)
             if not known[ray]:
                 _clear(d_densities, first, last)
                 _clear(d_starts, first, last)
                 _clear(d_ends, first, last)
                 _clear(d_values, first * channels, last * channels)
                 continue
-            start, end = starts[first:last], ends[first:last]
-            own = weights[first:last]
             for i in range(n):
-                shares[i], middles[i] = own[i], half * (start[i] + end[i])
-            colours = flat[first * channels : last * channels]
-            _gains(grads, ray, by_weights[first:last], middles, colours, n, gains)
+                shares[i], middles[i] = weights[at + i], half * (starts[at + i] + ends[at + i])
+            _gains(
+                ray, by_opacity, by_distance, by_rendered, by_weights, middles, flat, at, n, gains
+            )
             for i in range(n):
                 products[i] = gains[i] * shares[i]
-            sums_behind(products, n, later, grads[1][ray] * transmittance[ray])
+            sums_behind(products, n, later, by_left[ray] * transmittance[ray])
             sums_behind(shares, n, light, transmittance[ray])
             for i in range(n):
                 gains[i] = gains[i] * light[i] - later[i]
-            by_density = d_densities[first:last]
             for i in range(n):
-                by_density[i] = gains[i] * (end[i] - start[i])
+                d_densities[at + i] = gains[i] * (ends[at + i] - starts[at + i])
             if d_values.shape[0] > 0:
-                _spread(shares, grads[3][ray], n, d_values[first * channels : last * channels])
+                _spread(shares, by_rendered, ray, at, n, d_values)
             if d_starts.shape[0] > 0:
-                by_start, by_end = d_starts[first:last], d_ends[first:last]
-                by_middle = half * grads[2][ray]
-                _by_interval(gains, densities[first:last], shares, by_middle, n, by_start, by_end)
+                by_middle = half * by_distance[ray]
+                _by_interval(gains, densities, shares, by_middle, at, n, d_starts, d_ends)
 
 
 @kernel
@@ -139,7 +138,8 @@ def render_alpha_backward(
     """Fill the gradients of alphas, distances and values."""
     transmittance, known = state
     d_alphas, d_distances, d_values = outs
-    rays, channels = grads[3].shape
+    by_opacity, by_left, by_distance, by_rendered = grads
+    rays, channels = by_rendered.shape
     size, flat, one = scratch_size(offsets, count, rays), values.reshape(-1), weights.dtype.type(1)
     jobs = min(JOBS, rays)
     for job in prange(jobs):
@@ -149,27 +149,30 @@ def render_alpha_backward(
         opaque, clear, factors = scratch[6], scratch[7], scratch[8]
         for ray in range(job * rays // jobs, (job + 1) * rays // jobs):
             first, length = span(offsets, count, ray)
-            last, n = first + length, _U(length)
+            last, at, n = first + length, _U(first), _U(length)
             if not known[ray]:
                 _clear(d_alphas, first, last)
                 _clear(d_distances, first, last)
                 _clear(d_values, first * channels, last * channels)
                 continue
-            own, alpha, distance = weights[first:last], alphas[first:last], distances[first:last]
             for i in range(n):
-                shares[i], opaque[i], middles[i] = own[i], alpha[i], distance[i]
-            colours = flat[first * channels : last * channels]
-            _gains(grads, ray, by_weights[first:last], middles, colours, n, gains)
+                shares[i], opaque[i], middles[i] = (
+                    weights[at + i],
+                    alphas[at + i],
+                    distances[at + i],
+                )
+            _gains(
+                ray, by_opacity, by_distance, by_rendered, by_weights, middles, flat, at, n, gains
+            )
             for i in range(n):
                 products[i], clear[i] = gains[i] * opaque[i], one - opaque[i]
-            mixtures_behind(products, clear, n, grads[1][ray], later, factors)
+            mixtures_behind(products, clear, n, by_left[ray], later, factors)
             sums_behind(shares, n, light, transmittance[ray])
-            by_alpha = d_alphas[first:last]
             for i in range(n):
-                by_alpha[i] = (shares[i] + light[i]) * (gains[i] - later[i])
+                d_alphas[at + i] = (shares[i] + light[i]) * (gains[i] - later[i])
             if d_distances.shape[0] > 0:
-                by_distance, slope = d_distances[first:last], grads[2][ray]
+                slope = by_distance[ray]
                 for i in range(n):
-                    by_distance[i] = shares[i] * slope
+                    d_distances[at + i] = shares[i] * slope
             if d_values.shape[0] > 0:
-                _spread(shares, grads[3][ray], n, d_values[first * channels : last * channels])
+                _spread(shares, by_rendered, ray, at, n, d_values)

@@ -42,34 +42,34 @@ def scratch_size(offsets, count, rays):
 
 
 @kernel_inline
-def _optical_depths(densities, starts, ends, n, depths, middles):
+def _optical_depths(densities, starts, ends, at, n, depths, middles):
     """Fill in what each sample does to the light, and where it is."""
     zero, half = depths.dtype.type(0), depths.dtype.type(0.5)
     for i in range(n):
-        length = ends[i] - starts[i]
-        product = densities[i] * length
+        length = ends[at + i] - starts[at + i]
+        product = densities[at + i] * length
         # However dense, nothing is in nothing; however long, where nothing is.
-        depths[i] = zero if (densities[i] == zero) | (length == zero) else product
-        middles[i] = half * (starts[i] + ends[i])
+        depths[i] = zero if (densities[at + i] == zero) | (length == zero) else product
+        middles[i] = half * (starts[at + i] + ends[at + i])
 
 
-def _moments(weights, middles, n):
+def _moments(weights, middles, at, n):
     """Return the sum of the weights and of their products with the middles."""
     total = moment = weights.dtype.type(0)
     for i in range(n):
-        total += weights[i]
-        moment += weights[i] * middles[i]
+        total += weights[at + i]
+        moment += weights[at + i] * middles[i]
     return total, moment
 
 
-def _mix_colours(weights, values, n):
+def _mix_colours(weights, values, at, n):
     """Return the weighted sums of three channels."""
     r = g = b = weights.dtype.type(0)
     for i in range(n):
-        k = _U(COLOUR) * i
-        r += weights[i] * values[k]
-        g += weights[i] * values[k + _U(1)]
-        b += weights[i] * values[k + _U(2)]
+        k = _U(COLOUR) * (at + i)
+        r += weights[at + i] * values[k]
+        g += weights[at + i] * values[k + _U(1)]
+        b += weights[at + i] * values[k + _U(2)]
     return r, g, b
 
 
@@ -85,53 +85,56 @@ _mix_colours = ANY_ORDER(inspect.unwrap(_mix_colours))
 
 
 @kernel_inline
-def _mix(weights, values, n, out):
-    """Fill ``out`` with the weighted sums of all channels."""
-    channels = _U(out.shape[0])
+def _mix(weights, values, at, n, out, ray):
+    """Fill a row of ``out`` with the weighted sums of all channels."""
+    channels = _U(out.shape[1])
     if channels == _U(COLOUR):
-        out[0], out[1], out[2] = _mix_colours(weights, values, n)
+        out[ray, 0], out[ray, 1], out[ray, 2] = _mix_colours(weights, values, at, n)
         return
     for c in range(channels):
-        out[c] = weights.dtype.type(0)
-    for i in range(n):
+        out[ray, c] = weights.dtype.type(0)
+    for i in range(at, at + n):
         for c in range(channels):
-            out[c] += weights[i] * values[i * channels + c]
+            out[ray, c] += weights[i] * values[i * channels + c]
 
 
 @kernel_inline
-def _all_finite(values):
-    for i in range(values.shape[0]):  # noqa: SIM110 - numba knows no generators
-        if not math.isfinite(values[i]):
+def _all_finite(values, ray):
+    for c in range(values.shape[1]):  # noqa: SIM110 - numba knows no generators
+        if not math.isfinite(values[ray, c]):
             return False
     return True
 
 
 @kernel_inline
-def _finish(ray, weights, middles, values, n, left, results):
+def _finish(
+    ray, weights, middles, values, at, n, left, opacity, transmittance, distance, rendered, known
+):
     """Fill in all that is known of a ray, or 0 if any of it is not finite."""
-    opacity, transmittance, distance, rendered, known = results
     zero = weights.dtype.type(0)
-    opacity[ray], distance[ray] = _moments(weights, middles, n)
+    opacity[ray], distance[ray] = _moments(weights, middles, at, n)
     transmittance[ray] = left
-    _mix(weights, values, n, rendered[ray])
+    _mix(weights, values, at, n, rendered, ray)
     known[ray] = (
         math.isfinite(left)
         and math.isfinite(opacity[ray])
         and math.isfinite(distance[ray])
-        and _all_finite(rendered[ray])
+        and _all_finite(rendered, ray)
     )
     if not known[ray]:
         opacity[ray] = transmittance[ray] = distance[ray] = zero
         for c in range(rendered.shape[1]):
             rendered[ray, c] = zero
-        for i in range(n):
+        for i in range(at, at + n):
             weights[i] = zero
 
 
 @kernel
 def render_density(densities, starts, ends, values, offsets, count, weights, results):
     """Fill ``weights`` and ``results``: opacity, transmittance, distance, rendered, known."""
-    rays, channels = results[3].shape
+    # Unpacked here, and never sliced: each array taken in the loop would count its references.
+    opacity, transmittance, distance, rendered, known = results
+    rays = rendered.shape[0]
     zero, room, flat = weights.dtype.type(0), scratch_size(offsets, count, rays), values.reshape(-1)
     jobs = min(JOBS, rays)
     for job in prange(jobs):
@@ -139,24 +142,24 @@ def render_density(densities, starts, ends, values, offsets, count, weights, res
         middles = np.empty(room, weights.dtype)
         for ray in range(job * rays // jobs, (job + 1) * rays // jobs):
             first, size = span(offsets, count, ray)
-            last, n = first + size, _U(size)
-            _optical_depths(
-                densities[first:last], starts[first:last], ends[first:last], n, depths, middles
-            )
+            at, n = _U(first), _U(size)
+            _optical_depths(densities, starts, ends, at, n, depths, middles)
             total = sums_before(depths, n, before)
-            shares = weights[first:last]
             for i in range(n):
-                shares[i] = zero - exp(-before[i]) * expm1(-depths[i])
+                weights[at + i] = zero - exp(-before[i]) * expm1(-depths[i])
             # The polynomial knows no NaN.
             left = exp(-total) if total == total else total
-            colours = flat[first * channels : last * channels]
-            _finish(ray, shares, middles, colours, n, left, results)
+            _finish(
+                ray, weights, middles, flat, at, n, left,
+                opacity, transmittance, distance, rendered, known,
+            )  # fmt: skip
 
 
 @kernel
 def render_alpha(alphas, distances, values, offsets, count, weights, results):
     """Fill ``weights`` and ``results``: opacity, transmittance, distance, rendered, known."""
-    rays, channels = results[3].shape
+    opacity, transmittance, distance, rendered, known = results
+    rays = rendered.shape[0]
     one, room, flat = weights.dtype.type(1), scratch_size(offsets, count, rays), values.reshape(-1)
     jobs = min(JOBS, rays)
     for job in prange(jobs):
@@ -164,19 +167,14 @@ def render_alpha(alphas, distances, values, offsets, count, weights, results):
         before, middles = np.empty(room, weights.dtype), np.empty(room, weights.dtype)
         for ray in range(job * rays // jobs, (job + 1) * rays // jobs):
             first, size = span(offsets, count, ray)
-            last, n = first + size, _U(size)
-            _copy(alphas[first:last], distances[first:last], n, opaque, middles)
+            at, n = _U(first), _U(size)
             for i in range(n):
+                opaque[i], middles[i] = alphas[at + i], distances[at + i]
                 clear[i] = one - opaque[i]
             left = products_before(clear, n, before)
-            shares = weights[first:last]
             for i in range(n):
-                shares[i] = before[i] * opaque[i]
-            colours = flat[first * channels : last * channels]
-            _finish(ray, shares, middles, colours, n, left, results)
-
-
-@kernel_inline
-def _copy(x, y, n, first, second):
-    for i in range(n):
-        first[i], second[i] = x[i], y[i]
+                weights[at + i] = before[i] * opaque[i]
+            _finish(
+                ray, weights, middles, flat, at, n, left,
+                opacity, transmittance, distance, rendered, known,
+            )  # fmt: skip
