@@ -1,6 +1,6 @@
-"""``exp`` and ``expm1`` for numba loops: polynomials in single precision, libm in double.
+"""``exp`` with ``expm1`` for numba loops: a polynomial in single precision, libm in double.
 
-A call to libm keeps a loop from becoming SIMD; the polynomials have no branches. Their argument is
+A call to libm keeps a loop from becoming SIMD; the polynomial has no branches. Its argument is
 reduced as by Cody and Waite (1980), chapter 6: ``x = k ln 2 + r`` with ``|r| <= ln 2 / 2``.
 """
 
@@ -30,14 +30,12 @@ _Q0, _Q1, _Q2, _Q3, _Q4 = (
 _ZERO, _ONE, _INF = np.float32(0), np.float32(1), np.float32(np.inf)
 
 
-def exp(x: float) -> float:
-    """Return e to the power of ``x``; 0 below -87.33 in single precision, where it is subnormal."""
-    return math.exp(x)
+def exp_and_expm1(x: float) -> tuple[float, float]:
+    """Return e to the power of ``x``, and that less 1 with all its digits near 0.
 
-
-def expm1(x: float) -> float:
-    """Return ``exp(x) - 1`` with all its digits near 0."""
-    return math.expm1(x)
+    In single precision below -87.33, where it is subnormal, the power is 0.
+    """
+    return math.exp(x), math.expm1(x)
 
 
 def _power_of_two(_typing_context, rounded):
@@ -74,23 +72,16 @@ _OPTIONS: dict[str, Any] = {
 _reduce = numba.njit(**_OPTIONS)(inspect.unwrap(_reduce))
 
 
-def _exp_single(x):
+def _both_single(x):
     power, rest = _reduce(x)
-    value = power * rest + power if x >= _LOWEST else _ZERO
-    return value if x <= _HIGHEST else _INF
+    scaled = power * rest
+    low, high = x >= _LOWEST, x <= _HIGHEST
+    value, less_one = scaled + power if low else _ZERO, scaled + (power - _ONE)
+    return value if high else _INF, less_one if high else _INF
 
 
-def _expm1_single(x):
-    power, rest = _reduce(x)
-    return power * rest + (power - _ONE) if x <= _HIGHEST else _INF
-
-
-def _exp_double(x):
-    return math.exp(x)
-
-
-def _expm1_double(x):
-    return math.expm1(x)
+def _both_double(x):
+    return math.exp(x), math.expm1(x)
 
 
 def _choose(single: Callable[..., Any], double: Callable[..., Any]) -> Callable[..., Any]:
@@ -99,5 +90,4 @@ def _choose(single: Callable[..., Any], double: Callable[..., Any]) -> Callable[
     return inspect.unwrap(lambda x: chosen[x])
 
 
-overload(exp, jit_options=_OPTIONS)(_choose(_exp_single, _exp_double))
-overload(expm1, jit_options=_OPTIONS)(_choose(_expm1_single, _expm1_double))
+overload(exp_and_expm1, jit_options=_OPTIONS)(_choose(_both_single, _both_double))

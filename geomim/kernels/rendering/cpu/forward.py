@@ -12,12 +12,8 @@ import numpy as np
 from numba import prange
 
 from geomim.kernels.compile import kernel, kernel_inline
-from geomim.kernels.rendering.cpu.exponential import exp, expm1
-from geomim.kernels.rendering.cpu.scans import (
-    CHAINS,
-    products_before,
-    sums_before,
-)
+from geomim.kernels.rendering.cpu.exponential import exp_and_expm1
+from geomim.kernels.rendering.cpu.scans import CHAINS, products_before
 
 JOBS = 256
 COLOUR = 3
@@ -41,16 +37,20 @@ def scratch_size(offsets, count, rays):
     return longest + CHAINS
 
 
-@kernel_inline
-def _optical_depths(densities, starts, ends, at, n, depths, middles):
-    """Fill in what each sample does to the light, and where it is."""
-    zero, half = depths.dtype.type(0), depths.dtype.type(0.5)
+def _absorb(densities, starts, ends, at, n, clear, opaque, middles):
+    """Fill in what samples let through, take, and where they are; return the sum of depths."""
+    zero, half = clear.dtype.type(0), clear.dtype.type(0.5)
+    total = zero
     for i in range(n):
         length = ends[at + i] - starts[at + i]
         product = densities[at + i] * length
         # However dense, nothing is in nothing; however long, where nothing is.
-        depths[i] = zero if (densities[at + i] == zero) | (length == zero) else product
+        depth = zero if (densities[at + i] == zero) | (length == zero) else product
+        total += depth
+        through, less_one = exp_and_expm1(-depth)
+        clear[i], opaque[i] = through, -less_one
         middles[i] = half * (starts[at + i] + ends[at + i])
+    return total
 
 
 def _moments(weights, middles, at, n):
@@ -80,6 +80,7 @@ ANY_ORDER = numba.njit(
     error_model="numpy",
     fastmath={"reassoc", "contract", "nsz"},
 )
+_absorb = ANY_ORDER(inspect.unwrap(_absorb))
 _moments = ANY_ORDER(inspect.unwrap(_moments))
 _mix_colours = ANY_ORDER(inspect.unwrap(_mix_colours))
 
@@ -135,20 +136,20 @@ def render_density(densities, starts, ends, values, offsets, count, weights, res
     # Unpacked here, and never sliced: each array taken in the loop would count its references.
     opacity, transmittance, distance, rendered, known = results
     rays = rendered.shape[0]
-    zero, room, flat = weights.dtype.type(0), scratch_size(offsets, count, rays), values.reshape(-1)
+    room, flat = scratch_size(offsets, count, rays), values.reshape(-1)
     jobs = min(JOBS, rays)
     for job in prange(jobs):
-        depths, before = np.empty(room, weights.dtype), np.empty(room, weights.dtype)
-        middles = np.empty(room, weights.dtype)
+        opaque, clear = np.empty(room, weights.dtype), np.empty(room, weights.dtype)
+        before, middles = np.empty(room, weights.dtype), np.empty(room, weights.dtype)
         for ray in range(job * rays // jobs, (job + 1) * rays // jobs):
             first, size = span(offsets, count, ray)
             at, n = _U(first), _U(size)
-            _optical_depths(densities, starts, ends, at, n, depths, middles)
-            total = sums_before(depths, n, before)
+            depth = _absorb(densities, starts, ends, at, n, clear, opaque, middles)
+            left = products_before(clear, n, before)
             for i in range(n):
-                weights[at + i] = zero - exp(-before[i]) * expm1(-depths[i])
+                weights[at + i] = before[i] * opaque[i]
             # The polynomial knows no NaN.
-            left = exp(-total) if total == total else total
+            left = left if depth == depth else depth
             _finish(
                 ray, weights, middles, flat, at, n, left,
                 opacity, transmittance, distance, rendered, known,
