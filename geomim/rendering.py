@@ -278,6 +278,10 @@ def _flat_mask(valid: Tensor | None, samples: Tensor) -> Tensor | None:
 def _padded(results: op.Rendered, batch: tuple[int, ...], count: int) -> Rendering:
     """Give results the batch axes of the samples."""
     weights, opacity, transmittance, distance, values, valid = results
+    if len(batch) == 1:
+        # They have it already, and each reshaping would cost autograd microseconds twice.
+        weights = weights.reshape(*batch, count)
+        return Rendering(weights, opacity, transmittance, distance, values, valid)
     return Rendering(
         weights.reshape(*batch, count),
         opacity.reshape(batch),

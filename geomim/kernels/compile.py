@@ -58,7 +58,11 @@ class Kernel:
             return
         with _pool:
             before: int = numba.get_num_threads()
-            numba.set_num_threads(min(threads, _POOL_THREADS))
+            wanted = min(threads, _POOL_THREADS)
+            if wanted == before:
+                self.parallel(*arguments)
+                return
+            numba.set_num_threads(wanted)
             try:
                 self.parallel(*arguments)
             finally:

@@ -95,7 +95,7 @@ def _render_alpha_double_backward(
         *_arrays(samples[3]),
         _arrays(transmittance, known),
         *_arrays(samples[4]),
-        _arrays(*(grad.to(real) for grad in by_results)),
+        _arrays(*(_cast(grad, real) for grad in by_results)),
         _arrays(*samples[5:]),
         _arrays(*outs),
         _arrays(*sums),
@@ -122,7 +122,7 @@ def _render(
     kernel(
         *_arrays(*samples),
         *_layout(packing, offsets, count, rays),
-        weights.numpy(),
+        *_arrays(weights),
         _arrays(*results),
         threads=torch.get_num_threads(),
     )
@@ -146,12 +146,12 @@ def _differentiate(
         *_arrays(shares),
         _arrays(transmittance, known),
         *_arrays(by_shares),
-        _arrays(*(grad.to(real) for grad in by_results)),
-        tuple(out.reshape(-1).numpy() for out in outs),
+        _arrays(*(_cast(grad, real) for grad in by_results)),
+        tuple(out.reshape(-1) for out in _arrays(*outs)),
         threads=torch.get_num_threads(),
     )
     return tuple(
-        _placed(packing, count, out, x.dtype) if want else out.to(x.dtype)
+        _placed(packing, count, out, x.dtype) if want else _cast(out, x.dtype)
         for out, want, x in zip(outs, wanted, inputs, strict=True)
     )
 
@@ -178,14 +178,14 @@ def _picked(packing: Packing | None, dtype: torch.dtype, *samples: Tensor | None
     return [
         torch.empty(0, dtype=dtype)
         if x is None
-        else (x if packing is None else x[packing.places]).to(dtype)
+        else _cast(x if packing is None else x[packing.places], dtype)
         for x in samples
     ]
 
 
 def _placed(packing: Packing | None, count: int, out: Tensor, dtype: torch.dtype) -> Tensor:
     """Return results of samples where these belong, in the dtype of an input."""
-    return (out if packing is None else unpack(out, packing, count)).to(dtype)
+    return _cast(out if packing is None else unpack(out, packing, count), dtype)
 
 
 def _layout(packing: Packing | None, offsets: Tensor | None, count: int, rays: int) -> Any:
@@ -197,6 +197,11 @@ def _layout(packing: Packing | None, offsets: Tensor | None, count: int, rays: i
     return offsets.contiguous().numpy(), 0
 
 
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    # ``to`` takes microseconds to see that nothing is to be done.
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
+
+
 def _arrays(*tensors: Tensor) -> tuple[Any, ...]:
-    """Hand tensors to numba."""
-    return tuple(tensor.contiguous().detach().numpy() for tensor in tensors)
+    """Hand tensors to numba, without their gradients; they share the memory."""
+    return tuple(tensor.contiguous().numpy(force=True) for tensor in tensors)
