@@ -11,6 +11,7 @@ from torch import Tensor
 
 from geomim.kernels.accumulate import cuda, reference
 from geomim.kernels.accumulate.reference import UNKNOWN as UNKNOWN
+from geomim.kernels.autograd import register_autograd
 from geomim.kernels.selection import selected_kernels
 
 _OPERATORS = torch.ops.geomim
@@ -116,7 +117,7 @@ def _differentiate(ctx: Any, grad: Tensor, *_others: Tensor) -> tuple[Tensor | N
     return by_points, None, None, by_sweep, None, None, by_box, None
 
 
-torch.library.register_autograd("geomim::accumulate", _differentiate, setup_context=_keep)
+register_autograd("geomim::accumulate", _differentiate, setup_context=_keep)
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:  # noqa: ARG001 - torch's
@@ -137,7 +138,7 @@ def _differentiate_backward(
     return by_grad, by_points, None, None, *by_tables
 
 
-torch.library.register_autograd(
+register_autograd(
     "geomim::accumulate_backward", _differentiate_backward, setup_context=_keep_for_backward
 )
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from geomim.kernels.autograd import register_autograd
 from geomim.kernels.clipping import cuda, reference
 from geomim.kernels.selection import selected_kernels
 
@@ -97,7 +98,7 @@ def _differentiate(
     return by_origin, by_direction, *boxes, None, None, None
 
 
-torch.library.register_autograd("geomim::clip_rays", _differentiate, setup_context=_keep)
+register_autograd("geomim::clip_rays", _differentiate, setup_context=_keep)
 
 
 @torch.library.impl("geomim::clip_rays", "cpu")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from geomim.kernels.autograd import register_autograd
 from geomim.kernels.normals import cuda, reference
 from geomim.kernels.selection import selected_kernels
 
@@ -103,8 +104,8 @@ def _differentiate_backward(ctx: Any, along: Tensor) -> tuple[Tensor | None, ...
     return by_grad, by_depth, None, None, None
 
 
-torch.library.register_autograd("geomim::normals", _differentiate, setup_context=_keep)
-torch.library.register_autograd(
+register_autograd("geomim::normals", _differentiate, setup_context=_keep)
+register_autograd(
     "geomim::normals_backward", _differentiate_backward, setup_context=_keep_for_backward
 )
 

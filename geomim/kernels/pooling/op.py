@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from geomim.kernels.autograd import register_autograd
 from geomim.kernels.pooling import cuda, reference
 from geomim.kernels.selection import selected_kernels
 
@@ -149,8 +150,8 @@ def _differentiate_backward(
     return for_grad, *_OPERATORS.pool_backward(grad, for_features, for_weights, cell), None
 
 
-torch.library.register_autograd("geomim::pool", _differentiate, setup_context=_keep)
-torch.library.register_autograd(
+register_autograd("geomim::pool", _differentiate, setup_context=_keep)
+register_autograd(
     "geomim::pool_backward", _differentiate_backward, setup_context=_keep_for_backward
 )
 

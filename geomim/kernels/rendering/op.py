@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from geomim.kernels.autograd import register_autograd
 from geomim.kernels.rendering import on_cpu, on_cuda, reference
 from geomim.kernels.rendering.schema import Rendered
 from geomim.kernels.selection import selected_kernels
@@ -35,7 +36,7 @@ def render_density(
     arguments = (densities, starts, ends, values, valid, offsets, rays)
     if selected_kernels() == "reference":
         return reference.render_density(*arguments)
-    return _OPERATORS.render_density(*arguments)
+    return _OPERATORS.render_density.default(*arguments)
 
 
 def render_alpha(
@@ -152,11 +153,9 @@ def _differentiate_alpha_backward(ctx: Any, *along: Tensor | None) -> tuple[Tens
     return by_alphas, by_distances, by_values, *[None] * 5, by_weights, *by_results, None, None
 
 
-torch.library.register_autograd(
-    "geomim::render_density", _differentiate_density, setup_context=_keep
-)
-torch.library.register_autograd("geomim::render_alpha", _differentiate_alpha, setup_context=_keep)
-torch.library.register_autograd(
+register_autograd("geomim::render_density", _differentiate_density, setup_context=_keep)
+register_autograd("geomim::render_alpha", _differentiate_alpha, setup_context=_keep)
+register_autograd(
     "geomim::render_alpha_backward",
     _differentiate_alpha_backward,
     setup_context=_keep_for_alpha_backward,

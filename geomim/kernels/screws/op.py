@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from geomim.kernels.autograd import register_autograd
 from geomim.kernels.screws import cuda, reference
 from geomim.kernels.screws.reference import Screws as Screws
 from geomim.kernels.selection import selected_kernels
@@ -136,7 +137,7 @@ def _differentiate(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | N
     return by_points, None, None, None, None, None, by_matrix, by_twist, None
 
 
-torch.library.register_autograd("geomim::move_by_screws", _differentiate, setup_context=_keep)
+register_autograd("geomim::move_by_screws", _differentiate, setup_context=_keep)
 
 
 @torch.library.impl("geomim::find_boxes", "cpu")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from geomim.kernels.autograd import register_autograd
 from geomim.kernels.selection import selected_kernels
 from geomim.kernels.splat import cuda, reference
 
@@ -170,12 +171,10 @@ def _differentiate_splat(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tens
     return None, by_depth[:, :-1], None, None, None, None
 
 
-torch.library.register_autograd(
+register_autograd(
     "geomim::project_pinhole", _differentiate_project, setup_context=_keep_for_project
 )
-torch.library.register_autograd(
-    "geomim::splat", _differentiate_splat, setup_context=_keep_for_splat
-)
+register_autograd("geomim::splat", _differentiate_splat, setup_context=_keep_for_splat)
 
 
 @torch.library.impl("geomim::project_pinhole", "cpu")

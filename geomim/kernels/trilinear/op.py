@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from geomim.kernels.autograd import register_autograd
 from geomim.kernels.selection import selected_kernels
 from geomim.kernels.trilinear import cuda, reference
 
@@ -192,15 +193,11 @@ def _differentiate_dots(ctx: Any, along: Tensor) -> tuple[Tensor | None, ...]:
     )
 
 
-torch.library.register_autograd(
-    "geomim::trilinear", _differentiate_gather, setup_context=_keep_for_gather
-)
-torch.library.register_autograd(
+register_autograd("geomim::trilinear", _differentiate_gather, setup_context=_keep_for_gather)
+register_autograd(
     "geomim::trilinear_scatter", _differentiate_scatter, setup_context=_keep_for_scatter
 )
-torch.library.register_autograd(
-    "geomim::trilinear_dots", _differentiate_dots, setup_context=_keep_for_dots
-)
+register_autograd("geomim::trilinear_dots", _differentiate_dots, setup_context=_keep_for_dots)
 
 
 @torch.library.impl("geomim::trilinear", "cpu")

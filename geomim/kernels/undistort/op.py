@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from geomim.kernels import nvrtc
+from geomim.kernels.autograd import register_autograd
 from geomim.kernels.selection import selected_kernels
 from geomim.kernels.undistort import reference
 
@@ -140,8 +141,8 @@ def _differentiate_backward(
     return by_grad, by_points, None, by_coefficients
 
 
-torch.library.register_autograd("geomim::undistort", _differentiate, setup_context=_keep)
-torch.library.register_autograd(
+register_autograd("geomim::undistort", _differentiate, setup_context=_keep)
+register_autograd(
     "geomim::undistort_backward", _differentiate_backward, setup_context=_keep_for_backward
 )
 

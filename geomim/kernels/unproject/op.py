@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from geomim.kernels.autograd import register_autograd
 from geomim.kernels.selection import selected_kernels
 from geomim.kernels.unproject import cuda, reference
 
@@ -113,8 +114,8 @@ def _differentiate_backward(ctx: Any, along: Tensor) -> tuple[Tensor | None, ...
     return along[..., None] * rays, *[None] * 5
 
 
-torch.library.register_autograd("geomim::unproject", _differentiate, setup_context=_keep)
-torch.library.register_autograd(
+register_autograd("geomim::unproject", _differentiate, setup_context=_keep)
+register_autograd(
     "geomim::unproject_backward", _differentiate_backward, setup_context=_keep_for_backward
 )
 
