@@ -81,7 +81,7 @@ def _results(name: str, options: argparse.Namespace) -> "Iterator[Result]":
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names())}")
-    parser.add_argument("--rounds", type=int, default=15, help="turns of each contender")
+    parser.add_argument("--rounds", type=int, default=15, help="most turns of each contender")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="measure with each")
     parser.add_argument("--out", type=Path, help="folder of NAME.json files, benchmarks/results")
     parser.add_argument("--table", action="store_true", help="only print what was measured before")

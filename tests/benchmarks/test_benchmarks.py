@@ -41,6 +41,24 @@ def test_contenders_take_turns():
     assert "".join(counted) == "abc" + "bca" + "cab" + "abc"
 
 
+@pytest.mark.parametrize(("turn_s", "rounds"), [(0.5, 15), (2, 6), (100, 3)])
+def test_long_turns_make_fewer_rounds_but_three(monkeypatch, turn_s, rounds):
+    now = 0.0
+
+    class Slow:
+        def warm_up(self) -> None:
+            self.turn()
+
+        def turn(self) -> list[float]:
+            nonlocal now
+            now += turn_s
+            return [turn_s]
+
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now)
+    times, _ = measure.take_turns({"slow": Slow()}, rounds=15)
+    assert times == {"slow": [turn_s] * rounds}
+
+
 def test_short_runs_are_repeated_and_the_first_of_a_turn_is_not_counted():
     ran = []
     workload = Workload("short", (Contender("torch", lambda: ran.append(0)),), nbytes=8)
