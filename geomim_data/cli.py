@@ -205,7 +205,13 @@ def _view(arguments: argparse.Namespace) -> int:
     from geomim_data.view import view
 
     try:
-        scene = view(arguments.path, arguments.out, scene=arguments.scene, frame=arguments.frame)
+        scene = view(
+            arguments.path,
+            arguments.out,
+            scene=arguments.scene,
+            sensors=arguments.sensors,
+            frame=arguments.frame,
+        )
     except DataError:
         raise
     except ValueError as error:
@@ -239,10 +245,17 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--json", action="store_true", help="print JSON, every scene listed")
     info.set_defaults(run=_info)
 
-    view = commands.add_parser("view", help="draw a frame, colour beside depth")
+    view = commands.add_parser(
+        "view", help="draw a frame: colour beside depth, or a rig with lidar, boxes and map"
+    )
     view.add_argument("path", type=Path, metavar="STORE")
     view.add_argument("--scene", help="default: the first")
-    view.add_argument("--frame", type=int, default=0, metavar="I", help="default: 0")
+    view.add_argument(
+        "--sensors", nargs="+", metavar="NAME", help="cameras; a lidar is drawn from above"
+    )
+    view.add_argument(
+        "--frame", type=int, default=0, metavar="I", help="of the first sensor (default: 0)"
+    )
     view.add_argument("--out", type=Path, required=True, help="the picture, such as x.png")
     view.set_defaults(run=_view)
     return parser

@@ -1,30 +1,19 @@
-"""Draw a frame of a store: its colour image beside its depth."""
+"""Draw a frame of a store: colour beside depth, or a rig."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64, UInt8, UInt16
+from jaxtyping import UInt8, UInt16
 from PIL import Image
 
+from geomim_data.camera_reader import CameraReader
 from geomim_data.codecs import decode_rgb
+from geomim_data.drawing import warmth
+from geomim_data.rig_view import view_rig
 from geomim_data.store import open_store
 
-# Turbo (A. Mikhailov, 2019), by the polynomials of its author and R. Schonlau.
-_TURBO = np.array(
-    [
-        [0.13572138, 4.61539260, -42.66032258, 132.13108234, -152.94239396, 59.28637943],
-        [0.09140261, 2.19418839, 4.84296658, -14.18503333, 4.27729857, 2.82956604],
-        [0.10667330, 12.64194608, -60.58204836, 110.36276771, -89.90310912, 27.34824973],
-    ]
-)
 _NEAR_AND_FAR_PERCENT = (2, 98)
-_COLOURFUL = (0.08, 0.95)
-
-
-def turbo(fraction: Float64[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape 3"]:
-    """Colour numbers of 0 to 1 from blue over green to red."""
-    powers = fraction[..., None] ** np.arange(_TURBO.shape[1])
-    return np.round(255 * np.clip(powers @ _TURBO.T, 0, 1)).astype(np.uint8)
 
 
 def colour_depth(depth: UInt16[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
@@ -33,33 +22,51 @@ def colour_depth(depth: UInt16[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]
     if not valid.any():
         return np.zeros((*depth.shape, 3), dtype=np.uint8)
     near, far = np.percentile(depth[valid], _NEAR_AND_FAR_PERCENT)
-    fraction = np.clip((far - depth.astype(np.float64)) / max(far - near, 1.0), 0, 1)
-    # The ends of the map are nearly black, which is what says that there is no depth.
-    low, high = _COLOURFUL
-    return turbo(low + (high - low) * fraction) * valid[..., None].astype(np.uint8)
+    colours = warmth(depth, cold=max(far, near + 1.0), warm=near)
+    return colours * valid[..., None].astype(np.uint8)
 
 
-def view(path: Path | str, out: Path | str, *, scene: str | None = None, frame: int = 0) -> str:
-    """Write a picture of a frame, colour beside depth at the colour image's size.
+def view(
+    path: Path | str,
+    out: Path | str,
+    *,
+    scene: str | None = None,
+    sensors: Sequence[str] | None = None,
+    frame: int = 0,
+) -> str:
+    """Write a picture of a moment.
+
+    Of a camera with depth that is colour beside depth, at the colour image's size; of a driving
+    scene what :func:`~geomim_data.rig_view.view_rig` draws.
 
     Args:
         path: The store.
         out: The picture, of the format that its ending names.
         scene: The scene; by default the first.
-        frame: The number of the frame.
+        sensors: Of the scene; by default those of a rig, or the one camera.
+        frame: Of the first sensor.
 
     Returns:
         The name of the scene.
 
     Raises:
         DataError: If the store or the frame is broken.
-        ValueError: If there is no such scene or frame.
+        ValueError: If there is no such scene, sensor or frame.
     """
     store = open_store(path)
     name = store.scenes[0] if scene is None and store.scenes else scene
     if name not in store.scenes:
         raise ValueError(f"scene must be one of {', '.join(store.scenes) or 'none'}, got {name}")
-    camera = store.scene(name).camera(store.scene(name).cameras[0])
+    opened = store.scene(name)
+    if sensors is None and len(opened.cameras) == 1 and not opened.lidars:
+        picture = _view_camera(opened.camera(opened.cameras[0]), frame)
+    else:
+        picture = view_rig(opened, sensors=sensors, frame=frame)
+    picture.save(out)
+    return name
+
+
+def _view_camera(camera: CameraReader, frame: int) -> Image.Image:
     if not 0 <= frame < camera.frames:
         raise ValueError(f"frame must be 0 to {camera.frames - 1}, got {frame}")
     parts = [Image.fromarray(decode_rgb(camera.rgb_bytes(frame)))]
@@ -69,5 +76,4 @@ def view(path: Path | str, out: Path | str, *, scene: str | None = None, frame: 
     picture = Image.new("RGB", (sum(part.width for part in parts), parts[0].height))
     for index, part in enumerate(parts):
         picture.paste(part, (index * part.width, 0))
-    picture.save(out)
-    return name
+    return picture

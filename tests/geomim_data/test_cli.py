@@ -121,6 +121,9 @@ def test_a_value_out_of_range_ends_with_two(tmp_path, capsys):
     convert(FakeSource(), tmp_path / "store")
     assert run("view", tmp_path / "store", "--frame", 9, "--out", tmp_path / "x.png") == 2
     assert "error: frame must be 0 to 2, got 9" in capsys.readouterr().err
+    arguments = ("--sensors", "camera", "up", "--out", tmp_path / "x.png")
+    assert run("view", tmp_path / "store", *arguments) == 2
+    assert "error: sensor must be one of camera, got up" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path, fake, capsys):

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from geomim_data.convert import convert
-from geomim_data.view import colour_depth, turbo, view
+from geomim_data.view import colour_depth, view
 from tests.geomim_data.recordings import FakeSource
 
 
@@ -27,11 +27,13 @@ def test_a_scene_or_frame_that_is_not_there_is_refused(store, tmp_path):
         view(store, tmp_path / "x.png", frame=3)
 
 
-def test_turbo_runs_from_blue_over_green_to_red():
-    low, middle, high = turbo(np.array([0.1, 0.5, 0.9])).astype(int)
-    assert low[2] == low.max()
-    assert middle[1] == middle.max()
-    assert high[0] == high.max()
+def test_a_scene_with_lidar_is_drawn_as_a_rig(tmp_path):
+    convert(FakeSource(driving=True), tmp_path / "store")
+    view(tmp_path / "store", tmp_path / "all.png")
+    view(tmp_path / "store", tmp_path / "top.png", sensors=["top"])
+    with Image.open(tmp_path / "all.png") as every, Image.open(tmp_path / "top.png") as top:
+        assert top.size[0] == 720
+        assert every.size[0] > every.size[1] > 360
 
 
 def test_depth_is_black_where_there_is_none_and_warm_where_it_is_near():
