@@ -13,7 +13,7 @@ from torch.optim import AdamW
 from trainer.config_run import OptimConfig
 
 # Names under which models keep what is learnt but is no matrix of a layer.
-_TOKENS = ("cls_token", "pos_embed", "mask_token", "modality", "reg_token")
+_TOKENS = ("_token", "pos_embed", "modality")
 
 
 def peak_lr(config: OptimConfig, batch_size: int) -> float:

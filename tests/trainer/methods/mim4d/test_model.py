@@ -5,8 +5,10 @@ import torch
 
 from geomim_data.clip_batch import ClipBatch
 from tests.trainer.methods.mim4d.clips import lose, tiny_clips, tiny_config
+from trainer.config_run import OptimConfig
 from trainer.methods.mim4d.model import Mim4dModel, Rendering
 from trainer.methods.mim4d.planning import plan_fixed, plan_randomly
+from trainer.optim import make_optimizer
 
 
 def made(**overrides: object) -> Mim4dModel:
@@ -158,3 +160,22 @@ def test_chunks_of_the_backbone_change_nothing():
     whole = rendered(model, batch)
     model.chunk = 5
     torch.testing.assert_close(rendered(model, batch).direct.rgb, whole.direct.rgb)
+
+
+@pytest.mark.parametrize("queries", ["separable", "full"])
+def test_tables_of_queries_do_not_decay(queries: str):
+    overrides = {"model.temporal.queries": queries}
+    config = tiny_config(**overrides)
+    decayed, kept = _names_by_decay(made(**overrides), config.optim)
+    tables = {name for name in decayed | kept if ".tables." in name}
+    assert tables
+    assert tables <= kept
+
+
+def _names_by_decay(model: Mim4dModel, config: OptimConfig) -> tuple[set[str], set[str]]:
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed, kept = set[str](), set[str]()
+    for group in make_optimizer(model, config).param_groups:
+        into = decayed if group["weight_decay"] else kept
+        into |= {names[id(parameter)] for parameter in group["params"]}
+    return decayed, kept
