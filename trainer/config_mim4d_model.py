@@ -157,7 +157,12 @@ class TemporalConfig(Section):
     kind: Literal["deformable", "scene_flow", "both"] = Field(
         default="deformable",
         description="deformable attention over BEV (release), scene flow (the paper's abstract; "
-        "ours), or the mean of both (ours)",
+        "ours), or both: what flow carried, corrected by attention (ours)",
+    )
+    decodes: Literal["correction", "volume"] = Field(
+        default="correction",
+        description="what attention gives: what to add to a copy of the nearest frame, 0 at "
+        "first (our choice), or the volume itself (release)",
     )
     dim: Width = Field(default=128, description="of what both branches are given (release)")
     branches: Literal["both", "short", "long"] = Field(

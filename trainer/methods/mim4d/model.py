@@ -20,7 +20,7 @@ from trainer.methods.mim4d.neck import FeaturePyramid
 from trainer.methods.mim4d.rendering import RenderedRays, SamplePlan, render_rays
 from trainer.methods.mim4d.rigs import RigMotion, rig_motion
 from trainer.methods.mim4d.scene_flow import VelocityField, carry
-from trainer.methods.mim4d.temporal import Branch, TemporalDecoder
+from trainer.methods.mim4d.temporal import Branch, TemporalDecoder, copy_nearest_seen
 from trainer.methods.mim4d.volumes import LiftedVolumes, Volumes, align
 
 
@@ -184,24 +184,17 @@ class Mim4dModel(nn.Module):
         )
         aligned = align(volumes, self.grid, target_from_source=there @ motion.world_from_rig)
         target_s = motion.seconds[items, frame]
-        found = list[Tensor]()
-        if self.decoder is not None:
-            found.append(self.decoder(aligned.features, motion.seconds, target_s, known).float())
-        if self.velocity is not None:
-            flow = self.config.temporal.flow
-            velocity = self.velocity(aligned, motion.seconds, target_s, known)
-            carried = carry(
-                aligned,
-                velocity,
-                times_s=motion.seconds,
-                target_time_s=target_s,
-                known=known,
-                grid=self.grid,
-                steps=flow.steps,
-                integrator=flow.integrator,
-            )
-            found.append(carried.features)
-        return torch.stack(found).mean(dim=0)
+        moments = (motion.seconds, target_s, known)
+        if self.velocity is None:
+            start = copy_nearest_seen(aligned, *moments)
+        else:
+            start = self._carry(self.velocity, aligned, *moments)
+        if self.decoder is None:
+            return start
+        decoded = self.decoder(aligned.features, *moments).float()
+        if self.config.temporal.decodes == "correction":
+            return start + decoded
+        return decoded if self.velocity is None else (start + decoded) / 2
 
     def depth_edges(self, device: torch.device) -> Float[Tensor, " edge"]:
         """Return the edges of the depth bins, in metres."""
@@ -221,6 +214,26 @@ class Mim4dModel(nn.Module):
         ends = batch.unpadded[..., None, None]
         inside = (rows < ends[..., 0, :, :]) & (columns < ends[..., 1, :, :])
         return torch.where(inside.unsqueeze(-3), (images - mean) / std, 0.0)
+
+    def _carry(
+        self,
+        field: VelocityField,
+        aligned: Volumes,
+        times_s: Float[Tensor, "batch time"],
+        target_time_s: Float[Tensor, " batch"],
+        known: Bool[Tensor, "batch time"],
+    ) -> Float[Tensor, "batch c z y x"]:
+        flow = self.config.temporal.flow
+        return carry(
+            aligned,
+            field(aligned, times_s, target_time_s, known),
+            times_s=times_s,
+            target_time_s=target_time_s,
+            known=known,
+            grid=self.grid,
+            steps=flow.steps,
+            integrator=flow.integrator,
+        ).features
 
     def _render(
         self, volumes: Float[Tensor, "batch frame c z y x"], rays: Rays, plan: StepPlan
@@ -250,6 +263,7 @@ def _decoder(model: Mim4dModelConfig) -> TemporalDecoder | None:
         short=None if temporal.branches == "long" else _branch(temporal.short),
         long=None if temporal.branches == "short" else _branch(temporal.long),
         queries=temporal.queries,
+        decodes=temporal.decodes,
     )
 
 

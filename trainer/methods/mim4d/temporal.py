@@ -3,7 +3,8 @@
 After the release (a temporal decoder of HoP's kind, Zong et al. 2023): height is folded into the
 channels, a short branch attends to the frames nearest in time and a long one, at half the width, to
 all of them. Unlike the release, which adds a learned vector by place in the list, frames are told
-apart by how long before or after the missing instant they were taken.
+apart by how long before or after the missing instant they were taken; and what is decoded is what
+to add to a copy of the nearest frame, where the release decodes the volume from nothing.
 """
 
 import math
@@ -17,9 +18,11 @@ from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 
 from trainer.methods.mim4d.deformable import DeformableAttention
+from trainer.methods.mim4d.volumes import Volumes
 from trainer.methods.vit import sincos_positions
 
 QueryKind = Literal["separable", "full"]
+Decoded = Literal["correction", "volume"]
 
 _FREQUENCIES_HZ = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 
@@ -59,6 +62,7 @@ class TemporalDecoder(nn.Module):
         short: Branch | None,
         long: Branch | None,
         queries: QueryKind,
+        decodes: Decoded = "correction",
     ):
         """Build.
 
@@ -69,6 +73,9 @@ class TemporalDecoder(nn.Module):
             short: The branch for the nearest frames, or none.
             long: The branch for all frames, or none.
             queries: How a cell's learned query is stored; see ``CellQueries``.
+            decodes: ``volume`` ends in a norm, as the release: every cell comes out with the same
+                variance over its channels. ``correction`` (our choice) ends in a convolution that
+                is 0 at first, so that what it is added to stands until something better is learnt.
 
         Raises:
             ValueError: If there is no branch.
@@ -83,9 +90,7 @@ class TemporalDecoder(nn.Module):
             TemporalBranch(dim, cells[1:], shape, queries=queries) for shape in shapes
         )
         width = sum(shape.dim for shape in shapes)
-        self.fuse = nn.Sequential(
-            nn.Conv2d(width, folded, 3, padding=1, bias=False), LayerNorm2d(folded)
-        )
+        self.fuse = _head(width, folded, decodes)
 
     def forward(
         self,
@@ -235,6 +240,30 @@ class TimeEmbedding(nn.Module):
         return self.layers(torch.stack([seconds, *waves], dim=-1))
 
 
+def copy_nearest_seen(
+    volumes: Volumes,
+    times_s: Float[Tensor, "batch source"],
+    target_time_s: Float[Tensor, " batch"],
+    valid: Bool[Tensor, "batch source"],
+) -> Float[Tensor, "batch c z y x"]:
+    """Give each cell what the frame nearest in time of those that saw it has there; else 0.
+
+    Args:
+        volumes: Aligned to one frame; anything where not valid.
+        times_s: Of each,
+        target_time_s: and of the instant that it is to be near.
+        valid: Frames there are.
+    """
+    offsets_s = (times_s - target_time_s.unsqueeze(1)).masked_fill(~valid, 0)
+    order = nearest_in_time(offsets_s, valid, count=valid.shape[1])
+    items = torch.arange(len(order), device=order.device)
+    copied = torch.zeros_like(volumes.features[:, 0])
+    for nearest in reversed(order.unbind(1)):
+        seen = volumes.seen[items, nearest] & valid[items, nearest].view(-1, 1, 1, 1)
+        copied = torch.where(seen.unsqueeze(1), volumes.features[items, nearest], copied)
+    return copied
+
+
 def nearest_in_time(
     offsets_s: Float[Tensor, "batch source"], valid: Bool[Tensor, "batch source"], *, count: int
 ) -> Tensor:
@@ -246,3 +275,15 @@ def nearest_in_time(
     distance = offsets_s.abs().masked_fill(~valid, torch.inf).gather(1, earlier_first)
     order = distance.argsort(dim=1, stable=True)[:, :count]
     return earlier_first.gather(1, order)
+
+
+def _head(width: int, folded: int, decodes: Decoded) -> nn.Module:
+    match decodes:
+        case "volume":
+            conv = nn.Conv2d(width, folded, 3, padding=1, bias=False)
+            return nn.Sequential(conv, LayerNorm2d(folded))
+        case "correction":
+            conv = nn.Conv2d(width, folded, 3, padding=1)
+            for parameter in conv.parameters():
+                nn.init.zeros_(parameter)
+            return conv

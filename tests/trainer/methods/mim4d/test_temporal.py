@@ -1,8 +1,17 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from trainer.methods.mim4d.temporal import Branch, CellQueries, TemporalDecoder, nearest_in_time
+from trainer.methods.mim4d.temporal import (
+    Branch,
+    CellQueries,
+    TemporalDecoder,
+    copy_nearest_seen,
+    nearest_in_time,
+)
+from trainer.methods.mim4d.volumes import Volumes
 
 SHORT = Branch(frames=1, dim=16, heads=4, layers=2, points=2, hidden=16)
 LONG = Branch(frames=None, dim=8, heads=2, layers=2, points=2, hidden=16)
@@ -17,8 +26,8 @@ def make_decoder(short=SHORT, long=LONG, **changes):
     options = {"dim": 16, "queries": "separable"} | changes
     decoder = TemporalDecoder(3, (2, 5, 6), short=short, long=long, **options)
     for part in decoder.modules():
-        # At first, places and weights do not depend on the query; here they do.
-        if isinstance(part, nn.Linear) and not part.weight.any():
+        # At first, places and weights do not depend on the query, and all is 0; here not.
+        if isinstance(part, nn.Linear | nn.Conv2d) and not part.weight.any():
             nn.init.normal_(part.weight, std=0.3)
     return decoder
 
@@ -27,10 +36,11 @@ def make_volumes():
     return torch.randn(2, 3, 3, 2, 5, 6, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.parametrize("decodes", ["correction", "volume"])
 @pytest.mark.parametrize("queries", ["separable", "full"])
 @pytest.mark.parametrize(("short", "long"), BRANCHES)
-def test_a_volume_like_those_of_the_sources_comes_out(short, long, queries):
-    decoder = make_decoder(short, long, queries=queries)
+def test_a_volume_like_those_of_the_sources_comes_out(short, long, queries, decodes):
+    decoder = make_decoder(short, long, queries=queries, decodes=decodes)
     result = decoder(make_volumes(), TIMES, TARGET, VALID)
     assert result.shape == (2, 3, 2, 5, 6)
     assert result.isfinite().all()
@@ -105,6 +115,48 @@ def test_of_frames_as_near_the_earlier_comes_first():
     offsets = torch.tensor([[0.5, -0.5, 0.25, -1.0], [0.5, 0.25, -0.5, -0.25]])
     valid = torch.tensor([[True, True, False, True], [True, True, True, True]])
     assert nearest_in_time(offsets, valid, count=3).tolist() == [[1, 0, 3], [3, 1, 2]]
+
+
+def test_a_cell_is_copied_from_the_nearest_frame_that_saw_it():
+    features = torch.tensor([1.0, 2.0, 3.0, torch.nan]).view(1, 4, 1, 1, 1, 1)
+    features = features.expand(1, 4, 2, 1, 1, 4)
+    # Farthest, nearest, nearer and missing frame; which of them saw each of four cells.
+    seen = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]]).bool()
+    copied = copy_nearest_seen(
+        Volumes(features, seen.view(1, 4, 1, 1, 4)),
+        torch.tensor([[-0.3, 0.1, -0.2, torch.nan]]),
+        torch.tensor([0.0]),
+        torch.tensor([[True, True, True, False]]),
+    )
+    assert copied.shape == (1, 2, 1, 1, 4)
+    assert copied[0, :, 0, 0].tolist() == [[2.0, 3.0, 1.0, 0.0]] * 2
+
+
+def test_a_correction_is_nothing_at_first():
+    torch.manual_seed(0)
+    decoder = TemporalDecoder(
+        3, (2, 5, 6), dim=16, short=SHORT, long=LONG, queries="separable", decodes="correction"
+    )
+    assert (decoder(make_volumes(), TIMES, TARGET, VALID) == 0).all()
+
+
+def waves(times, generator, *, batch=4, channels=4, cells=(2, 12, 12)):
+    """Draw smooth volumes that move as a whole, up to a cell a frame, and see them at times."""
+    z, y, x = (torch.arange(float(count)) for count in cells)
+    shape = (batch, 1, channels, 1, 1, 1)
+
+    def draw(low, high):
+        return low + (high - low) * torch.rand(shape, generator=generator)
+
+    speed_x, speed_y = (2 * torch.rand(2, batch, 1, 1, 1, 1, 1, generator=generator) - 1).unbind()
+    time = torch.tensor(times).view(1, -1, 1, 1, 1, 1)
+    along_x, along_y = x - speed_x * time, y[:, None] - speed_y * time
+    total = torch.zeros(())
+    for _ in range(3):
+        turn, pace = draw(0, 2 * math.pi), 2 * math.pi / draw(8, 16)
+        place = turn.cos() * along_x + turn.sin() * along_y + 0.3 * z[:, None, None]
+        total = total + (pace * place + draw(0, 2 * math.pi)).sin()
+    return total.relu()
 
 
 def test_separable_queries_are_few_and_differ_from_cell_to_cell():
