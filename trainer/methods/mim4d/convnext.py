@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from trainer.methods.mim4d.visibility import (
     Maps,
+    add_branch,
+    channels_last,
     check_hidden,
     check_strides,
     path_rates,
-    scale_path,
+    spread_cells,
     zero_hidden,
 )
 
@@ -75,17 +77,17 @@ class MaskedConvNeXt(nn.Module):
         """
         check_hidden(images, hidden)
         maps: Maps = {}
-        seen, block = zero_hidden(images, hidden), 0
-        for layer in self.net.stem:
-            seen = zero_hidden(layer(seen), hidden)
+        seen, block = zero_hidden(channels_last(images), hidden), 0
+        # Stem and downsampling see patches of one cell each: what is hidden goes behind them.
+        seen = zero_hidden(self.net.stem(seen), hidden)
         for stride, stage in zip(STRIDES, self._stages(), strict=True):
             if isinstance(stage.downsample, nn.Sequential):
-                for layer in stage.downsample:
-                    seen = zero_hidden(layer(seen), hidden)
+                seen = zero_hidden(stage.downsample(seen), hidden)
+            size = (seen.shape[2], seen.shape[3])
+            shown = None if hidden is None else ~spread_cells(hidden, size)
             for part in cast("Iterable[ConvNeXtBlock]", stage.blocks):
-                branch = scale_path(_branch(part, seen), paths, block)
                 # The branch mixes places in its convolution alone, before all else.
-                seen = zero_hidden(branch + part.shortcut(seen), hidden)
+                seen = add_branch(part.shortcut(seen), _branch(part, seen), shown, paths, block)
                 block += 1
             if stride in self.channels:
                 maps[stride] = self._normed(stride, seen, hidden)

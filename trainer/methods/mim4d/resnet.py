@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from trainer.methods.mim4d.visibility import (
     Maps,
+    channels_last,
     check_hidden,
     check_strides,
     path_rates,
@@ -69,7 +70,7 @@ class MaskedResNet(nn.Module):
         """
         check_hidden(images, hidden)
         maps: Maps = {}
-        seen, number, net = zero_hidden(images, hidden), 0, self.net
+        seen, number, net = zero_hidden(channels_last(images), hidden), 0, self.net
         stem = net.act1(_normed(net.bn1, net.conv1(seen), hidden))
         # A hidden zero wins the pooling over nothing: the stem ends in a ReLU.
         seen = zero_hidden(net.maxpool(zero_hidden(stem, hidden)), hidden)

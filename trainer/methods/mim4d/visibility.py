@@ -34,6 +34,14 @@ def check_hidden(
         raise ValueError(f"hidden must have {cells} cells, got {tuple(hidden.shape[1:])}")
 
 
+def channels_last(images: Float[Tensor, "image c h w"]) -> Float[Tensor, "image c h w"]:
+    """Lay the channels of a place side by side, as all that follows then does.
+
+    Norms and 1x1 convolutions need no copies then, and convolutions are no slower.
+    """
+    return images.contiguous(memory_format=torch.channels_last)
+
+
 def spread_cells(
     hidden: Bool[Tensor, "image down across"], size: tuple[int, int]
 ) -> Bool[Tensor, "image 1 h w"]:
@@ -48,7 +56,8 @@ def zero_hidden(
     """Put exactly zero, whatever was there, in hidden cells."""
     if hidden is None:
         return maps
-    return maps.masked_fill(spread_cells(hidden, (maps.shape[2], maps.shape[3])), 0)
+    # Not masked_fill, which lays the channels of its result apart.
+    return torch.where(spread_cells(hidden, (maps.shape[2], maps.shape[3])), 0, maps)
 
 
 def visible_batch_norm(
@@ -112,6 +121,22 @@ def scale_path(
     if paths is None:
         return branch
     return branch * paths[:, block].to(branch.dtype).view(-1, 1, 1, 1)
+
+
+def add_branch(
+    maps: Float[Tensor, "image c h w"],
+    branch: Float[Tensor, "image c h w"],
+    shown: Bool[Tensor, "image 1 h w"] | None,
+    paths: Float[Tensor, "image block"] | None,
+    block: int,
+) -> Float[Tensor, "image c h w"]:
+    """Add a block's scaled branch where there is something to see, in one pass over memory.
+
+    Maps that are zero elsewhere stay so.
+    """
+    if shown is None:
+        return scale_path(branch, paths, block) + maps
+    return torch.addcmul(maps, branch, scale_path(shown.to(branch.dtype), paths, block))
 
 
 def check_strides(strides: Sequence[int], available: Sequence[int]) -> None:
