@@ -1,9 +1,14 @@
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from geomim_data.convert import convert
+from tests.geomim_data.recordings import FakeSource
+from trainer import checking
 from trainer.checking import check_run
+from trainer.config_errors import ConfigError
 from trainer.config_file import load_config
 
 SMALL = {
@@ -15,10 +20,10 @@ SMALL = {
 }
 
 
-def checked(name: str, **overrides: object) -> tuple[int, str]:
+def checked(name: str, *, uses_store: bool = False, **overrides: object) -> tuple[int, str]:
     console = Console(file=io.StringIO(), width=100)
     config = load_config(load_config(name, SMALL), overrides)
-    code = check_run(config, uses_store=False, console=console)
+    code = check_run(config, uses_store=uses_store, console=console)
     return code, console.file.getvalue()
 
 
@@ -50,3 +55,49 @@ def test_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     checked("mae-demo")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_step_of_many_parts_is_measured_by_one(monkeypatch):
+    taken = []
+    monkeypatch.setattr(checking, "take_step", spy(checking.take_step, taken))
+    code, printed = checked("mae-demo", **{"data.batch_size": 8, "optim.accumulate": 8})
+    assert code == 0
+    assert [run.config.optim.accumulate for run, *_ in taken] == [1, 1]
+    assert " 8 x 0." in printed
+
+
+def test_a_first_step_that_took_long_is_measurement_enough(monkeypatch):
+    taken = []
+    monkeypatch.setattr(checking, "LONG_S", 0.0)
+    monkeypatch.setattr(checking, "take_step", spy(checking.take_step, taken))
+    assert checked("mae-demo")[0] == 0
+    assert len(taken) == 1
+
+
+def test_a_long_step_gives_signs_of_life(monkeypatch):
+    assert "taking a step" not in checked("mae-demo")[1]
+    monkeypatch.setattr(checking, "SIGN_S", 1e-3)
+    _, printed = checked("mae-demo")
+    assert "taking a step: 0 s so far, " in printed
+    assert printed.rindex("taking a step") < printed.index("parameters ")
+
+
+def test_a_store_too_small_for_the_split_is_checked_and_the_refusal_told(tmp_path: Path):
+    convert(FakeSource(count=2, frames=8), tmp_path / "store")
+    store = {"data.path": str(tmp_path / "store"), "data.stride": 1}
+    code, printed = checked("mae-demo", uses_store=True, **store, **{"data.val": "scenes:9"})
+    assert code == 0
+    assert "a run would be refused: data.val: val=scenes:9 must leave scenes" in printed
+    assert "loading " in printed
+    fits = store | {"data.val": "scenes:1"}
+    assert "refused" not in checked("mae-demo", uses_store=True, **fits)[1]
+    with pytest.raises(ConfigError, match=r"data\.batch_size must be at most the 16 frames"):
+        checked("mae-demo", uses_store=True, **store, **{"data.batch_size": 32})
+
+
+def spy(function, calls):
+    def called(*arguments):
+        calls.append(arguments)
+        return function(*arguments)
+
+    return called
