@@ -159,6 +159,36 @@ def waves(times, generator, *, batch=4, channels=4, cells=(2, 12, 12)):
     return total.relu()
 
 
+def rebuilt(decoder, volumes):
+    """Rebuild the last of some frames from the others; return its error and that of a copy."""
+    sources, truth = volumes[:, :-1], volumes[:, -1]
+    times = torch.arange(-1.0, -volumes.shape[1], -1) / 12
+    times, zero = times.expand(len(volumes), -1), torch.zeros(len(volumes))
+    valid = torch.ones(times.shape, dtype=torch.bool)
+    everywhere = torch.ones_like(sources[:, :, 0], dtype=torch.bool)
+    start = copy_nearest_seen(Volumes(sources, everywhere), times, zero, valid)
+    result = start + decoder(sources, times, zero, valid)
+    return tuple((each - truth).square().mean() for each in (result, start))
+
+
+def test_what_is_rebuilt_is_the_copy_at_first_and_soon_better():
+    torch.manual_seed(0)
+    decoder = TemporalDecoder(4, (2, 12, 12), dim=16, short=SHORT, long=LONG, queries="separable")
+    held_out = waves((-1.0, -2.0, -3.0, 0.0), torch.Generator().manual_seed(1), batch=32)
+    result, copy = rebuilt(decoder, held_out)
+    assert torch.equal(result, copy)
+    optimiser = torch.optim.AdamW(decoder.parameters(), lr=5e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(150):
+        error, _ = rebuilt(decoder, waves((-1.0, -2.0, -3.0, 0.0), generator))
+        optimiser.zero_grad()
+        error.backward()
+        optimiser.step()
+    with torch.no_grad():
+        result, copy = rebuilt(decoder, held_out)
+    assert result < 0.9 * copy
+
+
 def test_separable_queries_are_few_and_differ_from_cell_to_cell():
     few, many = (CellQueries((5, 6), 8, kind=kind) for kind in ("separable", "full"))
     assert sum(parameter.numel() for parameter in few.parameters()) == (5 + 6) * 8
