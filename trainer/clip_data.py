@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from geomim.cameras import PinholeCamera
 from geomim.rotations import matrix_from_rotation_vector
 from geomim.transforms import RigidTransform
-from geomim_data.clip_batch import ClipBatch, ClipLidar
+from geomim_data.clip_batch import ClipBatch, ClipBoxes, ClipLidar
 from geomim_data.clips import ClipDataset, ClipTimes
 from geomim_data.errors import DataError
 from geomim_data.loader import make_loader
@@ -98,6 +98,7 @@ class _Clips:
             scale=data.scale,
             lidar=data.lidar,
             lidar_times=ClipTimes(data.lidar_offsets_s, "seconds", data.tolerance_s),
+            boxes=self._config.model.loss.flow_boxes > 0,
             on_corrupt=data.on_corrupt,
         )
 
@@ -143,6 +144,7 @@ def noise_clips(config: Mim4dConfig, *, batch_size: int, generator: Generator) -
         scene=("noise",) * batch_size,
         sample=tuple(range(batch_size)),
         lidar=None if data.lidar is None else _noise_lidar(config, batch_size, generator),
+        boxes=_noise_boxes(batch_size) if config.model.loss.flow_boxes else None,
     )
 
 
@@ -173,4 +175,18 @@ def _noise_lidar(config: Mim4dConfig, batch: int, generator: Generator) -> ClipL
         ),
         timestamp_us=torch.zeros(batch, sweeps, dtype=torch.int64),
         valid=torch.ones(batch, sweeps, dtype=torch.bool),
+    )
+
+
+def _noise_boxes(batch: int) -> ClipBoxes:
+    """Let a car drive beside the rig."""
+    beside = torch.tensor([0.0, 6.0, 0.8]).expand(batch, 3)
+    return ClipBoxes(
+        offset=torch.arange(batch + 1),
+        world_from_box=RigidTransform(torch.eye(3).repeat(batch, 1, 1), beside.contiguous()),
+        size=torch.tensor([4.5, 1.9, 1.6]).repeat(batch, 1),
+        velocity=torch.tensor([10.0, 0.0, 0.0]).repeat(batch, 1),
+        category=torch.zeros(batch, dtype=torch.int64),
+        track=torch.zeros(batch, dtype=torch.int64),
+        categories=("car",),
     )

@@ -129,6 +129,7 @@ def mim4d_conflicts(run: Mim4dConfig) -> list[Conflict]:
         *_moment_conflicts(run),
         *_size_conflicts(run),
         *_width_conflicts(run.model),
+        *_flow_conflicts(run),
     ]
 
 
@@ -196,4 +197,18 @@ def _width_conflicts(model: Mim4dModelConfig) -> list[Conflict]:
     if frozen and model.init is None:
         rule = "model.init must be given where parts of the backbone are frozen"
         found.append(Conflict("model.init", f"{rule}, got null"))
+    return found
+
+
+def _flow_conflicts(run: Mim4dConfig) -> list[Conflict]:
+    """A loss of scene flow that would never count is a mistake."""
+    found, loss, data = list[Conflict](), run.model.loss, run.data
+    for name, weight in (("flow_boxes", loss.flow_boxes), ("flow_lidar", loss.flow_lidar)):
+        key = f"model.loss.{name}"
+        if weight and (run.model.temporal.kind == "deformable" or len(data.offsets) == 1):
+            rule = f"{key} must be 0 without scene flow between moments"
+            found.append(Conflict(key, f"{rule}, got {weight}; set model.temporal.kind"))
+    if loss.flow_lidar and (data.lidar is None or len(data.lidar_offsets_s) < 2):
+        rule = "model.loss.flow_lidar must have data.lidar and two or more data.lidar_offsets_s"
+        found.append(Conflict("model.loss.flow_lidar", f"{rule}, got {data.lidar_offsets_s}"))
     return found

@@ -248,6 +248,16 @@ class LossConfig(Section):
         default=0.0, description="signed distance close to the measured surface (release: off)"
     )
     truncation_m: Positive = Field(default=0.1, description="metres; how close is close (release)")
+    flow_boxes: NotNegative = Field(
+        default=0.0,
+        description="L1 in m/s of scene flow's velocities to those of the key frame's boxes, in "
+        "boxes and at rest (our choice: off)",
+    )
+    flow_lidar: NotNegative = Field(
+        default=0.0,
+        description="metres between sweeps carried by scene flow and those they arrive at; takes "
+        "two or more data.lidar_offsets_s (our choice: off)",
+    )
 
 
 class Mim4dModelConfig(Section):

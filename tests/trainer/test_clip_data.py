@@ -87,6 +87,19 @@ def test_what_does_not_fit_the_store_is_refused(store: Path, overrides, words: s
         open_clips(config(store, **overrides), pin_memory=False)
 
 
+def test_boxes_are_read_where_scene_flow_learns_from_them(store: Path):
+    flow = {"model.temporal.kind": "scene_flow", "model.loss.flow_boxes": 0.1}
+    batch = next(open_clips(config(store, **flow), pin_memory=False).train.forever())
+    assert batch.boxes is not None
+    assert len(batch.boxes.velocity) == batch.boxes.offset[-1] > 0
+    noise = noise_clips(
+        config(store, **flow), batch_size=2, generator=torch.Generator().manual_seed(0)
+    )
+    assert noise.boxes is not None
+    assert noise.boxes.offset.tolist() == [0, 1, 2]
+    assert next(open_clips(config(store), pin_memory=False).train.forever()).boxes is None
+
+
 def test_noise_has_the_form_of_a_batch(store: Path):
     settings = config(store, **{"data.cameras": list(CAMERAS)})
     batch = next(open_clips(settings, pin_memory=False).train.forever())

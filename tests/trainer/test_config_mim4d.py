@@ -99,6 +99,14 @@ def test_the_smaller_configuration_has_the_numbers_of_the_release():
             {"model": {"backbone": {"frozen_stages": 1}}},
             "model.init must be given where parts of the backbone are frozen, got null",
         ),
+        (
+            {"model": {"loss": {"flow_boxes": 0.1}}},
+            "flow_boxes must be 0 without scene flow between moments, got 0.1; set model",
+        ),
+        (
+            {"model": {"loss": {"flow_lidar": 1}, "temporal": {"kind": "scene_flow"}}},
+            r"flow_lidar must have data.lidar and two or more data.lidar_offsets_s, got \(0.0,\)",
+        ),
         ({"data": {"batch_size": 3}, "optim": {"epochs": 1, "accumulate": 2}}, "be divisible by"),
     ],
 )

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Generator, Tensor, nn
 
+from geomim.grids import VoxelGrid
 from geomim_data.clip_batch import ClipBatch
 from trainer.config_mim4d import Mim4dConfig
 from trainer.config_mim4d_model import LossConfig
@@ -19,10 +20,12 @@ from trainer.methods.mim4d.backbone import MaskedViT, initialise_backbone
 from trainer.methods.mim4d.baselines import copy_nearest, depth_at, mean_depth
 from trainer.methods.mim4d.convnext import MaskedConvNeXt
 from trainer.methods.mim4d.drawing import draw, render_views
+from trainer.methods.mim4d.flow_losses import flow_losses
 from trainer.methods.mim4d.losses import RayLossWeights, ray_losses
 from trainer.methods.mim4d.mmdet_names import mmdet_state
 from trainer.methods.mim4d.model import Mim4dModel, Rendering
 from trainer.methods.mim4d.planning import (
+    PlannedStep,
     fixed_targets,
     has_others,
     plan_fixed,
@@ -71,7 +74,7 @@ class Mim4d:
     def loss(self, model: nn.Module, batch: ClipBatch, generator: Generator) -> Losses:
         """Compare what rays should see with what they see in both kinds of volumes."""
         planned = plan_randomly(_ours(model), batch, generator)
-        return self._losses(model(batch, planned.plan), planned.targets)
+        return self._losses(model(batch, planned.plan), planned, batch, _ours(model).grid)
 
     def evaluate(self, model: nn.Module, batches: Iterable[ClipBatch]) -> dict[str, float]:
         """Return the loss, and the errors of both kinds of volumes on fixed rays of each clip.
@@ -85,7 +88,8 @@ class Mim4d:
             for batch in batches:
                 planned = plan_fixed(_ours(model), batch)
                 rendering = model(batch, planned.plan)
-                losses.append(self._losses(rendering, planned.targets).total)
+                terms = self._losses(rendering, planned, batch, _ours(model).grid)
+                losses.append(terms.total)
                 direct.append(_rendered_sums(rendering.direct, planned.targets))
                 if rendering.rebuilt is not None:
                     rebuilt.append(_rendered_sums(rendering.rebuilt, planned.targets))
@@ -157,8 +161,10 @@ class Mim4d:
             mmdet=_copied(mmdet_state(ours.backbone, ours.neck, ours.depth_net)),
         )
 
-    def _losses(self, rendering: Rendering, targets: TargetRays) -> Losses:
-        weights = self.config.model.loss
+    def _losses(
+        self, rendering: Rendering, planned: PlannedStep, batch: ClipBatch, grid: VoxelGrid
+    ) -> Losses:
+        weights, targets = self.config.model.loss, planned.targets
         terms = _terms(rendering.direct, targets, weights, rgb=weights.rgb, depth=weights.depth)
         if rendering.rebuilt is not None:
             rebuilt = _terms(
@@ -169,6 +175,16 @@ class Mim4d:
                 depth=weights.depth_rebuilt,
             )
             terms |= {f"{name}{REBUILT}": value for name, value in rebuilt.items()}
+        if rendering.velocity is not None:
+            terms |= flow_losses(
+                rendering.velocity,
+                batch,
+                rig_motion(batch, key=self.config.data.offsets.index(0)),
+                planned.plan.frames,
+                grid=grid,
+                weights=weights,
+                ground_m=self.config.model.volume.ground_m,
+            )
         zero = rendering.direct.rgb.sum() * 0
         total = torch.stack([zero, *terms.values()]).sum()
         return Losses(total, {f"loss_{name}": value for name, value in terms.items()})

@@ -48,6 +48,8 @@ class Rendering(NamedTuple):
     direct: RenderedRays
     rebuilt: RenderedRays | None
     """None where clips have one moment. Rays of frames without any other are not valid."""
+    velocity: Float[Tensor, "batch frame 3 z y x"] | None
+    """Of rebuilt volumes, in m/s along the axes of their rig's frame; None without scene flow."""
 
 
 class Scenes(NamedTuple):
@@ -55,7 +57,15 @@ class Scenes(NamedTuple):
 
     direct: Float[Tensor, "batch frame c z y x"]
     rebuilt: Float[Tensor, "batch frame c z y x"] | None
+    velocity: Float[Tensor, "batch frame 3 z y x"] | None
     has_others: Bool[Tensor, "batch frame"]
+
+
+class Rebuilt(NamedTuple):
+    """One moment's volumes, made without it, and the velocities that they were carried by."""
+
+    features: Float[Tensor, "batch c z y x"]
+    velocity: Float[Tensor, "batch 3 z y x"] | None
 
 
 class Mim4dModel(nn.Module):
@@ -127,10 +137,10 @@ class Mim4dModel(nn.Module):
         flat = rays.reshape(-1, rays.shape[-1])
         direct = self._render(scenes.direct, flat, plan)
         if scenes.rebuilt is None:
-            return Rendering(direct, None)
+            return Rendering(direct, None, None)
         known = rays.valid & scenes.has_others[..., None]
         others = Rays(rays.origins, rays.directions, known).reshape(-1, rays.shape[-1])
-        return Rendering(direct, self._render(scenes.rebuilt, others, plan))
+        return Rendering(direct, self._render(scenes.rebuilt, others, plan), scenes.velocity)
 
     def scenes(self, batch: ClipBatch, plan: StepPlan) -> Scenes:
         """Return the volumes of the planned frames, their own and rebuilt ones."""
@@ -139,13 +149,16 @@ class Mim4dModel(nn.Module):
         items = torch.arange(len(plan.frames), device=plan.frames.device)[:, None]
         direct = volumes.features[items, plan.frames]
         if self.moments == 1:
-            return Scenes(direct, None, torch.zeros_like(plan.frames, dtype=torch.bool))
+            return Scenes(direct, None, None, torch.zeros_like(plan.frames, dtype=torch.bool))
         others = others_of(motion.valid, plan.frames)
         rebuilt = [
             self.rebuild(volumes, motion, frame, known)
             for frame, known in zip(plan.frames.unbind(1), others.unbind(1), strict=True)
         ]
-        return Scenes(direct, torch.stack(rebuilt, dim=1), others.any(dim=-1))
+        features = torch.stack([each.features for each in rebuilt], dim=1)
+        flows = [each.velocity for each in rebuilt if each.velocity is not None]
+        velocity = torch.stack(flows, dim=1) if flows else None
+        return Scenes(direct, features, velocity, others.any(dim=-1))
 
     def volumes(self, batch: ClipBatch, motion: RigMotion, plan: StepPlan) -> Volumes:
         """Encode all images and lift them, each moment in the rig's frame of its own."""
@@ -175,7 +188,7 @@ class Mim4dModel(nn.Module):
         motion: RigMotion,
         frame: Int[Tensor, " batch"],
         known: Bool[Tensor, "batch time"],
-    ) -> Float[Tensor, "batch c z y x"]:
+    ) -> Rebuilt:
         """Return one moment's volume of each clip, from the known others."""
         items = torch.arange(len(frame), device=frame.device)
         rig_from_world = motion.world_from_rig[items, frame].inverse()
@@ -186,15 +199,17 @@ class Mim4dModel(nn.Module):
         target_s = motion.seconds[items, frame]
         moments = (motion.seconds, target_s, known)
         if self.velocity is None:
-            start = copy_nearest_seen(aligned, *moments)
+            start = Rebuilt(copy_nearest_seen(aligned, *moments), None)
         else:
             start = self._carry(self.velocity, aligned, *moments)
         if self.decoder is None:
             return start
         decoded = self.decoder(aligned.features, *moments).float()
         if self.config.temporal.decodes == "correction":
-            return start + decoded
-        return decoded if self.velocity is None else (start + decoded) / 2
+            decoded = start.features + decoded
+        elif self.velocity is not None:
+            decoded = (start.features + decoded) / 2
+        return Rebuilt(decoded, start.velocity)
 
     def depth_edges(self, device: torch.device) -> Float[Tensor, " edge"]:
         """Return the edges of the depth bins, in metres."""
@@ -222,18 +237,20 @@ class Mim4dModel(nn.Module):
         times_s: Float[Tensor, "batch time"],
         target_time_s: Float[Tensor, " batch"],
         known: Bool[Tensor, "batch time"],
-    ) -> Float[Tensor, "batch c z y x"]:
+    ) -> Rebuilt:
         flow = self.config.temporal.flow
-        return carry(
+        motion = field(aligned, times_s, target_time_s, known)
+        carried = carry(
             aligned,
-            field(aligned, times_s, target_time_s, known),
+            motion,
             times_s=times_s,
             target_time_s=target_time_s,
             known=known,
             grid=self.grid,
             steps=flow.steps,
             integrator=flow.integrator,
-        ).features
+        )
+        return Rebuilt(carried.features, motion.velocity)
 
     def _render(
         self, volumes: Float[Tensor, "batch frame c z y x"], rays: Rays, plan: StepPlan

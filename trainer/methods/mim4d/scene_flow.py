@@ -13,8 +13,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from geomim.grids import VoxelGrid, sample_volume
-from geomim.transforms import RigidTransform
-from trainer.methods.mim4d.losses import masked_mean
 from trainer.methods.mim4d.volumes import Volumes
 
 Integrator = Literal["euler", "midpoint"]
@@ -187,61 +185,6 @@ def carry(
     enough = share.amax(dim=1) >= 0.25
     fused = torch.where(enough, (weight * value).sum(dim=1), 0.0) / torch.where(enough, total, 1.0)
     return Carried(fused.movedim(-1, 1).unflatten(2, cells), enough.squeeze(-1).unflatten(1, cells))
-
-
-def velocity_loss(
-    velocity: Float[Tensor, "batch 3 z y x"],
-    points: Float[Tensor, "batch point 3"],
-    measured_mps: Float[Tensor, "batch point 3"],
-    valid: Bool[Tensor, "batch point"],
-    *,
-    grid: VoxelGrid,
-) -> Float[Tensor, ""]:
-    """Return the mean L1 of velocities at points, in m/s: of boxes, or of accumulated lidar.
-
-    Args:
-        velocity: As a network says.
-        points: In the frame of the grid,
-        measured_mps: and their velocities, along its axes.
-        valid: False for points to be left out, which may hold anything.
-        grid: Of the velocities.
-    """
-    places = torch.where(valid[..., None], points, 0.0)
-    found = sample_volume(velocity, places, grid, padding="border").values
-    return masked_mean((found - measured_mps).abs().mean(dim=-1), valid & points.isfinite().all(-1))
-
-
-def velocities_in_boxes(
-    world_from_box: RigidTransform,
-    size: Float[Tensor, "box 3"],
-    velocity_mps: Float[Tensor, "box 3"],
-    *,
-    world_from_rig: RigidTransform,
-    grid: VoxelGrid,
-) -> tuple[Float[Tensor, "point 3"], Bool[Tensor, " point"]]:
-    """Return the velocity of every cell's centre, along the rig's axes, and which are known.
-
-    Cells in a box have the box's, cells in none rest; those in one of unknown velocity are not
-    known. Boxes of one clip, at one instant; of several, the first counts.
-
-    Args:
-        world_from_box: One a box,
-        size: with its full extent in metres,
-        velocity_mps: and its velocity in the world, NaN where unknown.
-        world_from_rig: Of the grid's frame.
-        grid: Whose centres are the points, in the order of its volumes.
-    """
-    centres = grid.centres(dtype=size.dtype, device=size.device).reshape(-1, 3)
-    box_from_rig = world_from_box.inverse() @ world_from_rig
-    own = box_from_rig.apply(centres.expand(len(size), -1, 3))
-    inside = (own.abs() <= size[:, None] / 2).all(dim=-1)
-    nothing = torch.zeros_like(inside[:1])
-    # A last box that all are in: of what rests.
-    box = torch.cat([inside, ~nothing]).to(torch.uint8).argmax(dim=0)
-    turned = world_from_rig.inverse().rotate(velocity_mps)
-    velocity = torch.cat([turned, torch.zeros_like(centres[:1])])[box]
-    valid = velocity.isfinite().all(dim=-1)
-    return torch.where(valid[:, None], velocity, 0.0), valid
 
 
 def _line(encoded: Tensor, offset: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,7 @@ def test_both_volumes_are_rendered_and_everything_is_trained(kind: str):
     planned = plan_randomly(model, batch, torch.Generator().manual_seed(0))
     rendering = model(batch, planned.plan)
     assert rendering.rebuilt is not None
-    total = sum(part.rgb.sum() + part.distance.sum() for part in rendering if part is not None)
+    total = sum(part.rgb.sum() + part.distance.sum() for part in rendering[:2])
     total.backward()
     idle = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert idle == []
@@ -76,7 +76,7 @@ def test_a_batch_of_two_rigs_is_two_batches_of_one():
                 ),
             )
             alone = model(one(both, index), alone_plan)
-            for pair in zip(together, alone, strict=True):
+            for pair in zip(together[:2], alone[:2], strict=True):
                 many, single = pair
                 part = many.rgb.unflatten(0, (2, -1))[index]
                 torch.testing.assert_close(part, single.rgb, atol=1e-4, rtol=1e-3)

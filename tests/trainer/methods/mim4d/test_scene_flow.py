@@ -2,14 +2,11 @@ import pytest
 import torch
 
 from geomim.grids import VoxelGrid
-from geomim.transforms import RigidTransform
 from trainer.methods.mim4d.scene_flow import (
     Motion,
     VelocityField,
     carry,
     trace,
-    velocities_in_boxes,
-    velocity_loss,
 )
 from trainer.methods.mim4d.volumes import Volumes
 
@@ -228,42 +225,3 @@ def test_no_velocity_is_larger_than_the_largest():
     velocity = predict(model, clip(torch.rand(CELLS)), [[0.0]]).velocity
     assert velocity.abs().max() <= 2
     assert velocity.abs().max() > 1.9
-
-
-def test_cells_in_boxes_have_their_velocities_along_the_rigs_axes():
-    # The rig looks along the world's y: a box that drives along y drives along the rig's x.
-    quarter = RigidTransform.from_rotation_vector(
-        torch.tensor([0.0, 0.0, torch.pi / 2]), torch.tensor([10.0, 20.0, 0.0])
-    )
-    boxes = RigidTransform(
-        torch.eye(3).repeat(2, 1, 1), torch.tensor([[10.0, 22.0, 0.0], [8.0, 20.0, 0.0]])
-    )
-    points, valid = velocities_in_boxes(
-        boxes,
-        torch.tensor([[1.0, 2.0, 2.0], [1.0, 1.0, 2.0]]),
-        torch.tensor([[0.0, 3.0, 0.0], [torch.nan] * 3]),
-        world_from_rig=quarter,
-        grid=GRID,
-    )
-    field = points.reshape(*CELLS, 3)
-    known = valid.reshape(CELLS)
-    x, y, _ = GRID.centres().unbind(dim=-1)
-    moving = ((x - 2).abs() <= 1) & (y.abs() <= 0.5)
-    torch.testing.assert_close(
-        field[moving], torch.tensor([3.0, 0.0, 0.0]).expand(int(moving.sum()), 3)
-    )
-    unknown = (x.abs() <= 0.5) & ((y - 2).abs() <= 0.5)
-    assert torch.equal(~known, unknown)
-    assert (field[~moving] == 0).all()
-
-
-def test_the_loss_on_velocities_is_a_mean_over_known_points():
-    points = torch.tensor([[[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [torch.nan] * 3]])
-    velocity = still(1, (1.0, 0.0, 0.0)).velocity.clone().requires_grad_()
-    truth = torch.tensor([[[4.0, 0.0, 0.0], [0.0, 9.0, 0.0], [torch.nan] * 3]])
-    some = torch.tensor([[True, False, False]])
-    assert velocity_loss(velocity, points, truth, some, grid=GRID).item() == pytest.approx(1)
-    nothing = velocity_loss(velocity, points, truth, torch.zeros_like(some), grid=GRID)
-    nothing.backward()
-    assert nothing.item() == 0
-    assert (velocity.grad == 0).all()
