@@ -10,10 +10,18 @@ from trainer.methods.mim4d.model import Mim4dModel, Rendering
 from trainer.methods.mim4d.planning import plan_fixed, plan_randomly
 from trainer.optim import make_optimizer
 
+KINDS = ["deformable", "scene_flow", "both"]
+
 
 def made(**overrides: object) -> Mim4dModel:
+    """Make a model in which all layers have a say, also those that begin with none."""
     torch.manual_seed(0)
-    return Mim4dModel(tiny_config(**overrides)).eval()
+    model = Mim4dModel(tiny_config(**overrides)).eval()
+    for part in (model.decoder, model.velocity):
+        for name, weight in part.named_parameters() if part else ():
+            if name.endswith("weight") and not weight.any():
+                torch.nn.init.normal_(weight, std=0.2)
+    return model
 
 
 @torch.no_grad()
@@ -38,10 +46,10 @@ def one(batch: ClipBatch, index: int) -> ClipBatch:
     )
 
 
-@pytest.mark.parametrize("kind", ["deformable", "scene_flow", "both"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_both_volumes_are_rendered_and_everything_is_trained(kind: str):
     model = made(**{"model.temporal.kind": kind}).train()
-    batch = tiny_clips(model_config(kind))
+    batch = tiny_clips(tiny_config())
     planned = plan_randomly(model, batch, torch.Generator().manual_seed(0))
     rendering = model(batch, planned.plan)
     assert rendering.rebuilt is not None
@@ -52,15 +60,23 @@ def test_both_volumes_are_rendered_and_everything_is_trained(kind: str):
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
-def model_config(kind: str):
-    return tiny_config(**{"model.temporal.kind": kind})
-
-
-def test_a_batch_of_two_rigs_is_two_batches_of_one():
-    model = made()
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_of_two_rigs_is_two_batches_of_one(kind: str):
+    model = made(**{"model.temporal.kind": kind})
     both = replace(tiny_clips(tiny_config(), batch=2), lidar=None)
     focal = both.camera.focal * torch.tensor([1.0, 0.7]).view(2, 1, 1, 1)
-    both = replace(both, camera=replace(both.camera, focal=focal))
+    # The second rig is wider and has lost a camera.
+    poses = both.world_from_cam
+    wider = poses.translation.clone()
+    wider[1] += 0.5 * poses.rotation[1, ..., 2]
+    there = torch.ones_like(both.valid)
+    there[1, :, 2] = False
+    both = replace(
+        both,
+        camera=replace(both.camera, focal=focal),
+        world_from_cam=replace(poses, translation=wider),
+    )
+    both = lose(both, there)
     plan = plan_fixed(model, both).plan
     with torch.no_grad():
         together = model(both, plan)
@@ -82,8 +98,9 @@ def test_a_batch_of_two_rigs_is_two_batches_of_one():
                 torch.testing.assert_close(part, single.rgb, atol=1e-4, rtol=1e-3)
 
 
-def test_hidden_pixels_have_no_influence():
-    model, batch = made(), tiny_clips(tiny_config())
+@pytest.mark.parametrize("kind", KINDS)
+def test_hidden_pixels_have_no_influence(kind: str):
+    model, batch = made(**{"model.temporal.kind": kind}), tiny_clips(tiny_config())
     plan = plan_fixed(model, batch).plan
     images = batch.images.clone().requires_grad_()
     seen = model(replace(batch, images=images), plan)
@@ -94,8 +111,9 @@ def test_hidden_pixels_have_no_influence():
     assert (slopes[~hidden] > 0).any()
 
 
-def test_the_rebuilt_volume_knows_nothing_of_its_own_frame():
-    model, batch = made(), tiny_clips(tiny_config())
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_rebuilt_volume_knows_nothing_of_its_own_frame(kind: str):
+    model, batch = made(**{"model.temporal.kind": kind}), tiny_clips(tiny_config())
     plan = plan_fixed(model, batch).plan
     key = (plan.frames[0] == 0).nonzero().item()
     images = batch.images.clone().requires_grad_()
@@ -105,11 +123,13 @@ def test_the_rebuilt_volume_knows_nothing_of_its_own_frame():
     assert (images.grad[:, 1] != 0).any()
 
 
-def test_a_clip_without_a_camera_renders_nothing_that_is_not_finite():
-    model, batch = made(), tiny_clips(tiny_config())
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_clip_without_a_camera_renders_nothing_that_is_not_finite(kind: str):
+    model, batch = made(**{"model.temporal.kind": kind}), tiny_clips(tiny_config())
     nothing = rendered(model, lose(batch, torch.zeros_like(batch.valid)))
-    assert not nothing.direct.valid.any()
-    assert nothing.direct.rgb.isfinite().all()
+    for part in nothing[:2]:
+        assert not part.valid.any()
+        assert part.rgb.isfinite().all()
 
 
 def test_a_frame_without_others_is_not_rebuilt():
@@ -129,8 +149,12 @@ def test_one_moment_is_rendered_from_its_own_volume_alone():
     assert found.direct.valid.any()
 
 
-def test_the_order_of_moments_does_not_matter():
-    forward, backward = {"data.offsets": [0, -1, -2]}, {"data.offsets": [-2, -1, 0]}
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_order_of_moments_does_not_matter(kind: str):
+    forward, backward = (
+        {"data.offsets": offsets, "model.temporal.kind": kind}
+        for offsets in ([0, -1, -2], [-2, -1, 0])
+    )
     model, other = made(**forward), made(**backward)
     other.load_state_dict(model.state_dict())
     batch = tiny_clips(tiny_config(**forward))
