@@ -190,13 +190,13 @@ def _place(
             near, far, count=plan.samples, generator=generator, jitter="ray", valid=hit
         )
     if not plan.importance:
-        return samples
+        return _centred(samples)
 
     def measure(distances: Tensor) -> Tensor:
         points = rays.points_at(distances).flatten(1, 2)
         return field.sdf(volume, points).unflatten(1, distances.shape[1:])
 
-    return neus_samples(
+    samples = neus_samples(
         samples,
         measure,
         count=plan.importance,
@@ -204,6 +204,12 @@ def _place(
         inv_s=plan.inv_s * field.scale,
         generator=generator,
     )
+    return _centred(samples)
+
+
+def _centred(samples: SampledRays) -> SampledRays:
+    """Look at the middle of each stretch, from which the distance is carried to its ends (NeuS)."""
+    return samples._replace(distances=(samples.starts + samples.ends) / 2)
 
 
 def _for_picture(rendered: RenderedRays) -> tuple[Tensor, ...]:

@@ -123,6 +123,24 @@ def test_an_untrained_field_shows_the_walls_of_its_room():
     assert seen.normal[0, 0, 0].item() < -0.95
 
 
+def test_a_sharp_floor_is_met_where_it_is_near_and_far():
+    grid = VoxelGrid.from_bounds((-50.0, -50.0, -5.0), (50.0, 50.0, 3.0), shape=(8, 8, 4))
+    field = make(grid=grid, ground_m=-1.5)
+    with torch.no_grad():
+        field.sdf_mlp.layers[-1].get_parameter("weight")[0] = 0
+        field.log_inv_s.fill_(0.7)
+    ahead = torch.tensor([3.0, 5, 8, 12, 20, 30]).repeat(32)
+    aims = torch.stack([ahead, torch.zeros(192), torch.full((192,), -1.5)], dim=-1)
+    seen = render_rays(
+        field,
+        torch.zeros(1, 5, 4, 8, 8),
+        Rays.along(torch.zeros(1, 192, 3), aims[None]),
+        plan=PLAN,
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert (seen.distance[0] / aims.norm(dim=-1) - 1).abs().mean().item() < 0.01
+
+
 def test_an_image_is_what_its_rays_are():
     field, volume = make(), volumes()
     camera = PinholeCamera(torch.full((1, 2, 2), 20.0), torch.tensor([[[12.0, 8.0]] * 2]), (16, 24))
