@@ -163,55 +163,52 @@ def lidar_flow_loss(
         ground_m: Height of the ground in the rig's frame.
     """
     errors = [velocity.new_zeros(0)]
-    times = lidar.timestamp_us.tolist()
-    for clip, known in enumerate(lidar.valid.tolist()):
-        order = sorted((s for s, there in enumerate(known) if there), key=times[clip].__getitem__)
-        for frame in motion.valid[clip].nonzero().flatten().tolist():
-            rig_from_world = motion.world_from_rig[clip, frame].inverse()
-            sweeps = {
-                sweep: _above_ground(
-                    (rig_from_world @ lidar.world_from_lidar[clip, sweep]).apply(
-                        lidar.of(clip, sweep)
-                    ),
-                    grid,
-                    ground_m + GROUND_M,
-                )
-                for sweep in order
-            }
-            for one, other in pairwise(order):
-                for here, there in ((one, other), (other, one)):
-                    seconds = (times[clip][there] - times[clip][here]) * 1e-6
-                    errors.append(
-                        _distances(
-                            velocity[clip, frame], sweeps[here], sweeps[there], seconds, grid
-                        )
-                    )
+    for clip, frame in motion.valid.nonzero().tolist():
+        rig = motion.world_from_rig[clip, frame]
+        seen = [
+            _Sweep(_above(sweep.points, grid, ground_m + GROUND_M), sweep.time_us)
+            for sweep in _sweeps_in_order(lidar, clip, rig)
+        ]
+        for pair in pairwise(seen):
+            for here, there in (pair, pair[::-1]):
+                errors.append(_distances(velocity[clip, frame], here, there, grid))
     found = torch.cat(errors)
-    return masked_mean(found, torch.ones_like(found, dtype=torch.bool))
+    return found.sum() / max(1, len(found))
 
 
-def _above_ground(points: Tensor, grid: VoxelGrid, height_m: float) -> Float[Tensor, "point 3"]:
-    """Keep points in the grid above a height."""
-    inside = grid.contains(points) & (points[:, 2] >= height_m)
-    return points[inside]
+class _Sweep(NamedTuple):
+    """Points in the rig's frame of a moment, and when they were measured."""
+
+    points: Float[Tensor, "point 3"]
+    time_us: int
+
+
+def _sweeps_in_order(lidar: ClipLidar, clip: int, world_from_rig: RigidTransform) -> list[_Sweep]:
+    rig_from_lidar = world_from_rig.inverse() @ lidar.world_from_lidar[clip]
+    times = lidar.timestamp_us[clip].tolist()
+    there = sorted(lidar.valid[clip].nonzero().flatten().tolist(), key=times.__getitem__)
+    return [_Sweep(rig_from_lidar[s].apply(lidar.of(clip, s)), times[s]) for s in there]
+
+
+def _above(
+    points: Float[Tensor, "point 3"], grid: VoxelGrid, height_m: float
+) -> Float[Tensor, "_point 3"]:
+    return points[grid.contains(points) & (points[:, 2] >= height_m)]
 
 
 def _distances(
-    velocity: Float[Tensor, "3 z y x"],
-    here: Float[Tensor, "point 3"],
-    there: Float[Tensor, "other 3"],
-    seconds: float,
-    grid: VoxelGrid,
+    velocity: Float[Tensor, "3 z y x"], here: _Sweep, there: _Sweep, grid: VoxelGrid
 ) -> Float[Tensor, " some"]:
-    here, there = _thinned(here, MOST_POINTS), _thinned(there, 4 * MOST_POINTS)
-    if not len(here) or not len(there):
+    points, others = _thinned(here.points, MOST_POINTS), _thinned(there.points, 4 * MOST_POINTS)
+    if not len(points) or not len(others):
         return velocity.new_zeros(0)
-    carried = trace(here[None], velocity[None], here.new_full((1, 1), seconds), grid=grid)[0]
+    seconds = points.new_full((1, 1), (there.time_us - here.time_us) * 1e-6)
+    carried = trace(points[None], velocity[None], seconds, grid=grid)[0]
     with torch.no_grad():
-        nearest = torch.cdist(carried, there).argmin(dim=1)
-    apart = (carried - there[nearest]).square().sum(dim=-1)
+        nearest = torch.cdist(carried, others).argmin(dim=1)
+    squared = (carried - others[nearest]).square().sum(dim=-1)
     # Of points that are where they should be, the root has no slope.
-    return torch.where(apart > 0, apart.clamp(min=1e-12).sqrt(), 0.0).clamp(max=LARGEST_M)
+    return torch.where(squared > 0, squared.clamp(min=1e-12).sqrt(), 0.0).clamp(max=LARGEST_M)
 
 
 def _thinned(points: Tensor, most: int) -> Tensor:

@@ -4,8 +4,11 @@ import pytest
 import torch
 
 from geomim.grids import VoxelGrid, sample_volume
-from geomim.rendering import Rendering, render_density
+from geomim.rendering import render_density
 from geomim.transforms import RigidTransform
+from geomim_data.clip_batch import ClipBoxes, ClipLidar
+from trainer.methods.mim4d.flow_losses import box_flow_loss, lidar_flow_loss
+from trainer.methods.mim4d.rigs import RigMotion
 from trainer.methods.mim4d.scene_flow import VelocityField, carry, trace
 from trainer.methods.mim4d.volumes import Volumes, align
 
@@ -87,32 +90,81 @@ def end_point_errors(velocity, dropped):
     return (moved - truth).norm(dim=-1).mean().item(), truth.norm().item()
 
 
-def learn(steps=120):
-    torch.manual_seed(0)
-    model = VelocityField(4, hidden=16)
-    optimiser = torch.optim.Adam(model.parameters(), lr=5e-3)
-    generator = torch.Generator().manual_seed(0)
-    for step in range(steps):
-        dropped = step % 4
-        _, volume = rebuild(model, dropped)
-        seed = int(torch.randint(2**31, (), generator=generator))
-        seen, truth = (
-            look(each, torch.Generator().manual_seed(seed)) for each in (volume, CLIP[:, dropped])
-        )
-        optimiser.zero_grad()
-        loss(seen, truth).backward()
-        optimiser.step()
-    return model
-
-
-def loss(seen: Rendering, truth: Rendering):
+def see(velocity, volume, dropped, seed):
+    """Compare what rays see in the carried volume and in the true one."""
+    seen, truth = (
+        look(each, torch.Generator().manual_seed(seed)) for each in (volume, CLIP[:, dropped])
+    )
     colour = (seen.values - truth.values).abs().mean()
     return colour + 0.2 * (seen.distance - truth.distance).abs().mean()
 
 
-@pytest.mark.slow
-def test_flow_learnt_from_rendering_alone_has_half_the_error_of_the_ego_motion():
-    model = learn()
+def moment(dropped):
+    """Return where the rig was, in seconds after the last moment, the key frame."""
+    rig = world_from_rig(float(TIMES[0, dropped]))[None, None]
+    return RigMotion(rig, TIMES[:, dropped, None] - 0.3, torch.ones(1, 1, dtype=torch.bool))
+
+
+def ask_boxes(velocity, volume, dropped, seed):
+    there = -car_from_world(torch.zeros(1, 3), 0.3)
+    car = ClipBoxes(
+        offset=torch.tensor([0, 1]),
+        world_from_box=RigidTransform(torch.eye(3)[None], there),
+        size=2 * HALF_SIZE[None],
+        velocity=SPEED[None],
+        category=torch.zeros(1, dtype=torch.int64),
+        track=torch.zeros(1, dtype=torch.int64),
+        categories=("car",),
+    )
+    return box_flow_loss(velocity[:, None], car, moment(dropped), grid=GRID)
+
+
+def measure(seconds):
+    """Measure points on the car and on a wall beside the street."""
+    generator = torch.Generator().manual_seed(0)
+    own = HALF_SIZE * (2 * torch.rand(400, 3, generator=generator) - 1)
+    side = torch.randint(3, (400, 1), generator=generator)
+    own = own.scatter(1, side, HALF_SIZE[side] * own.gather(1, side).sign())
+    wall = torch.rand(400, 3, generator=generator) * torch.tensor([8.0, 0.1, 1.0])
+    car = own - car_from_world(torch.zeros(1, 3), seconds)
+    return torch.cat([car, wall + torch.tensor([-4.0, 2.5, -0.5])])
+
+
+def ask_lidar(velocity, volume, dropped, seed):
+    clouds = [measure(float(seconds)) for seconds in TIMES[0]]
+    lidar = ClipLidar(
+        points=torch.cat(clouds),
+        offset=800 * torch.arange(5),
+        world_from_lidar=RigidTransform.identity(1, 4),
+        timestamp_us=(TIMES * 1e6).round().long(),
+        valid=torch.ones(1, 4, dtype=torch.bool),
+    )
+    return lidar_flow_loss(velocity[:, None], lidar, moment(dropped), grid=GRID, ground_m=-1.0)
+
+
+def learn(ask, *, steps):
+    torch.manual_seed(0)
+    model = VelocityField(4, hidden=16)
+    optimiser = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for step in range(steps):
+        dropped = step % 4
+        error = ask(*rebuild(model, dropped), dropped, step)
+        optimiser.zero_grad()
+        error.backward()
+        optimiser.step()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("ask", "steps"),
+    [
+        pytest.param(see, 120, id="rendering alone", marks=pytest.mark.slow),
+        pytest.param(ask_boxes, 60, id="boxes"),
+        pytest.param(ask_lidar, 60, id="lidar"),
+    ],
+)
+def test_learnt_flow_has_under_half_the_error_of_the_ego_motion(ask, steps):
+    model = learn(ask, steps=steps)
     solid = street(0.1)[0] > 1
     with torch.no_grad():
         for dropped in range(4):
