@@ -55,8 +55,11 @@ def open_clips(config: Mim4dConfig, *, pin_memory: bool) -> RunData[ClipBatch, C
     part = data.batch_size // config.optim.accumulate
     sampler = EpochSampler(length=len(train), batch_size=part, seed=config.seed)
     val = spread(held_out, data.val_frames or len(held_out))
-    # Without validation the pictures show what was trained on.
-    pictured = spread(val or train, config.log.pictures)
+    # Without validation the pictures show what was trained on. The first sample of a scene has no
+    # past to be rebuilt from, so they are of the middles of equal parts.
+    shown = val or train
+    count = min(config.log.pictures, len(shown))
+    pictured = [shown[(2 * index + 1) * len(shown) // (2 * count)] for index in range(count)]
     measured = spread(train, MEASURED_CLIPS)
     return RunData(
         train=make_loader(samples, sampler, workers=data.workers, pin_memory=pin_memory),

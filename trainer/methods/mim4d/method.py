@@ -19,7 +19,7 @@ from trainer.methods.method import BackboneExport, ClipConstants, Losses
 from trainer.methods.mim4d.backbone import MaskedViT, initialise_backbone
 from trainer.methods.mim4d.baselines import copy_nearest, depth_at, mean_depth
 from trainer.methods.mim4d.convnext import MaskedConvNeXt
-from trainer.methods.mim4d.drawing import draw, render_views
+from trainer.methods.mim4d.drawing import copy_views, draw, render_views
 from trainer.methods.mim4d.flow_losses import flow_losses
 from trainer.methods.mim4d.losses import RayLossWeights, ray_losses
 from trainer.methods.mim4d.mmdet_names import mmdet_state
@@ -127,18 +127,15 @@ class Mim4d:
         return {"mean_depth": found | again, "copy_nearest": psnr}
 
     def picture(self, model: nn.Module, batch: ClipBatch) -> UInt8[np.ndarray, "height width 3"]:
-        """Draw each camera's key frame: truth, what is seen, and both renderings of it."""
-        ours = _ours(model)
+        """Draw each camera's key frame: truth, what is seen, both renderings, and a copy of it."""
+        ours, cells = _ours(model), self._depth_image()
         plan = plan_key_frame(ours, batch)
+        copied = None
         with evaluating(model):
             rendered = render_views(ours, batch, plan)
-        return draw(
-            batch,
-            plan,
-            rendered,
-            cameras=self.constants.cameras,
-            render=self.config.model.render,
-        )
+            if cells is not None and "rebuilt" in rendered:
+                copied = copy_views(ours, batch, plan, cells.to(batch.images.device))
+        return draw(ours, batch, plan, rendered, cameras=self.constants.cameras, copied=copied)
 
     def backbone(self, model: nn.Module) -> BackboneExport:
         """Return the backbone; the neck and the depth net are among the others."""

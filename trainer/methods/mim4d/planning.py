@@ -11,7 +11,7 @@ from geomim.grids import VoxelGrid
 from geomim.rays import Rays
 from geomim.transforms import RigidTransform
 from geomim_data.clip_batch import ClipBatch
-from trainer.config_mim4d_model import Mim4dModelConfig, VolumeConfig
+from trainer.config_mim4d_model import Mim4dModelConfig
 from trainer.methods.evaluation import VALIDATION_SEED
 from trainer.methods.masking import frame_generator, hide, random_ranks
 from trainer.methods.mim4d.model import Mim4dModel, StepPlan, others_of
@@ -144,12 +144,14 @@ def choose_targets(
         generator=generator,
         lidar=lidar,
     )
-    known = targets.measured & _is_inside(config.volume, targets.rays.points_at(targets.distance))
+    volume = config.volume
+    grid = VoxelGrid(volume.lower_m, volume.cell_m, volume.shape)
+    known = targets.measured & is_inside(grid, targets.rays.points_at(targets.distance))
     return targets._replace(measured=known, distance=torch.where(known, targets.distance, 0.0))
 
 
-def _is_inside(volume: VolumeConfig, points: Float[Tensor, "*batch 3"]) -> Bool[Tensor, "*batch"]:
-    grid = VoxelGrid(volume.lower_m, volume.cell_m, volume.shape)
+def is_inside(grid: VoxelGrid, points: Float[Tensor, "*batch 3"]) -> Bool[Tensor, "*batch"]:
+    """Tell which points are in the grid's box."""
     lower, upper = points.new_tensor(grid.lower), points.new_tensor(grid.upper)
     return ((lower < points) & (points < upper)).all(dim=-1)
 
