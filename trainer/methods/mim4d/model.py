@@ -250,7 +250,7 @@ class Mim4dModel(nn.Module):
             steps=flow.steps,
             integrator=flow.integrator,
         )
-        return Rebuilt(carried.features, motion.velocity)
+        return Rebuilt(carried.features, motion.velocity.float())
 
     def _render(
         self, volumes: Float[Tensor, "batch frame c z y x"], rays: Rays, plan: StepPlan

@@ -160,7 +160,7 @@ def learn(ask, *, steps):
     [
         pytest.param(see, 120, id="rendering alone", marks=pytest.mark.slow),
         pytest.param(ask_boxes, 60, id="boxes"),
-        pytest.param(ask_lidar, 60, id="lidar"),
+        pytest.param(ask_lidar, 60, id="lidar", marks=pytest.mark.slow),
     ],
 )
 def test_learnt_flow_has_under_half_the_error_of_the_ego_motion(ask, steps):

@@ -76,6 +76,32 @@ def test_two_rigs_in_a_batch_are_lifted_as_each_alone(lifting, norm):
 
 
 @pytest.mark.parametrize("lifting", ["pull", "push"])
+def test_what_is_lifted_to_a_depth_is_sampled_there(lifting):
+    # One camera half a metre ahead of the middle, all it sees 4 m away: at the centres of the
+    # cells from 4 to 5 m. With corners for centres it would be half a cell off.
+    model = make(lifting)
+    model.conv = torch.nn.Conv3d(6, 6, 1, bias=False)
+    model.norm = torch.nn.Identity()
+    with torch.no_grad():
+        model.conv.weight.copy_(torch.eye(6).view(6, 6, 1, 1, 1))
+    parts = ring(time=1, view=1)
+    ahead = torch.tensor([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+    distribution = torch.zeros(1, 1, 1, 8, 8, 12)
+    distribution[:, :, :, 3] = 1
+    parts |= {
+        "features": [torch.ones(1, 1, 1, 6, 8, 12)],
+        "depth_distribution": [distribution],
+        "rig_from_cam": RigidTransform(ahead, torch.tensor([0.5, 0.0, 1.0]))[None, None, None],
+    }
+    volume = run(model, parts).features[0, 0].detach()
+    along = torch.linspace(0, 8, 161)
+    points = torch.stack([along, torch.full_like(along, 0.5), torch.full_like(along, 1.5)], dim=-1)
+    found = sample_volume(volume, points, GRID).values[:, 0]
+    assert found.max() > 0
+    assert (found * along).sum() / found.sum() == pytest.approx(4.5, abs=0.02)
+
+
+@pytest.mark.parametrize("lifting", ["pull", "push"])
 def test_a_missing_view_leaves_no_trace_whatever_it_holds(lifting):
     model, parts = make(lifting), ring()
     parts["valid"][0, 0, 1] = False
