@@ -130,6 +130,10 @@ class Mim4dModel(nn.Module):
             near_m=render.near_m,
         )
 
+    def compile(self, *args: object, **kwargs: object) -> None:
+        """Compile the backbone; much of the rest is kernels of our own and draws."""
+        self.backbone.compile(*args, **kwargs)
+
     def forward(self, batch: ClipBatch, plan: StepPlan) -> Rendering:
         """Render the planned frames, from their own volumes and from rebuilt ones."""
         scenes = self.scenes(batch, plan)
