@@ -1,6 +1,7 @@
 """Open a run's store for clips of a rig: batches to train on, clips to validate on."""
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import final
 
 import torch
@@ -22,6 +23,7 @@ from trainer.data import RunData, spread, stride_note
 from trainer.methods.method import ClipConstants
 
 MEASURED_CLIPS = 32
+_LOOKED_AT = 3
 NOISE_VIEWS = 6
 NOISE_POINTS = 4096
 _NOISE_RATE = 12
@@ -55,11 +57,8 @@ def open_clips(config: Mim4dConfig, *, pin_memory: bool) -> RunData[ClipBatch, C
     part = data.batch_size // config.optim.accumulate
     sampler = EpochSampler(length=len(train), batch_size=part, seed=config.seed)
     val = spread(held_out, data.val_frames or len(held_out))
-    # Without validation the pictures show what was trained on. The first sample of a scene has no
-    # past to be rebuilt from, so they are of the middles of equal parts.
-    shown = val or train
-    count = min(config.log.pictures, len(shown))
-    pictured = [shown[(2 * index + 1) * len(shown) // (2 * count)] for index in range(count)]
+    # Without validation the pictures show what was trained on.
+    pictured = clips.telling(val or train, config.log.pictures)
     measured = spread(train, MEASURED_CLIPS)
     return RunData(
         train=make_loader(samples, sampler, workers=data.workers, pin_memory=pin_memory),
@@ -104,6 +103,20 @@ class _Clips:
             boxes=self._config.model.loss.flow_boxes > 0,
             on_corrupt=data.on_corrupt,
         )
+
+    def telling(self, anchors: Sequence[FrameKey], count: int) -> list[FrameKey]:
+        """Choose evenly spread anchors, of clips that lack nothing where one is close behind.
+
+        The first key frame of a scene has no past, so that nothing can be rebuilt of it.
+        """
+        starts = spread(range(len(anchors)), count)
+        parts = [
+            anchors[start:end][:_LOOKED_AT] for start, end in pairwise([*starts, len(anchors)])
+        ]
+        return [next((key for key in part if self._is_whole(key)), part[0]) for part in parts]
+
+    def _is_whole(self, anchor: FrameKey) -> bool:
+        return bool(self.of([anchor])[0, 0].valid.all())
 
     def batches(
         self, anchors: Sequence[FrameKey], size: int, *, anchors_only: bool = False

@@ -63,6 +63,15 @@ def test_pictured_clips_are_fixed_and_few(store: Path):
     assert without.pictured is None
 
 
+@pytest.mark.parametrize(("offsets", "sample"), [([0], 0), ([0, -1], 1), ([0, -999], 0)])
+def test_a_pictured_clip_has_all_its_moments_if_one_close_by_does(store, offsets, sample):
+    supervise = "key" if offsets == [0] else "key_and_other"
+    changed = {"data.offsets": offsets, "model.supervise": supervise, "log.pictures": 1}
+    data = open_clips(config(store, **changed, **{"data.lidar_offsets_s": [0]}), pin_memory=False)
+    assert data.pictured is not None
+    assert data.pictured.sample == (sample,)
+
+
 def test_key_frames_of_training_clips_are_there_to_measure(store: Path):
     data = open_clips(config(store), pin_memory=False)
     sample = list(data.constants.sample())
