@@ -8,7 +8,7 @@ JOBS ?= 2
 .PHONY: help install demo test test-all check bench clean
 
 help:
-	@echo "make demo      small synthetic data, pre-training, pictures, what was learnt"
+	@echo "make demo      synthetic data, both methods, pictures, what was learnt"
 	@echo "make test      every test under ten seconds"
 	@echo "make test-all  every test"
 	@echo "make check     formatting, lint, types, import layers"

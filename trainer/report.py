@@ -1,13 +1,13 @@
 """Say what was learnt: the trained model beside the untrained one and rules that learn nothing."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, final
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from trainer.files import replace_json
 from trainer.methods.method import HEADLINE
@@ -97,16 +97,36 @@ def print_report(report: Report, console: Console) -> None:
     frames = f"{report.frames} validation {report.unit}{'s' * (report.frames != 1)}"
     console.print(f"What was learnt in {report.step} steps, on {frames}:", highlight=False)
     columns = [name for name in HEADLINE if any(name in row for row in report.rows.values())]
-    table = Table("")
-    for metric in columns:
-        arrow = "↑" if _higher_is_better(metric) else "↓"
-        table.add_column(f"{metric} {arrow}", justify="right", no_wrap=True)
+    table = Table("", *(_heading(name) for name in columns))
     for name, row in report.rows.items():
-        cells = [_cell(row.get(metric), best=report.best(metric) == name) for metric in columns]
-        table.add_row(name, *cells)
+        table.add_row(name, *_cells(report, columns, name, row))
     console.print(table)
     for judge in report.judges:
         console.print(report.verdict(judge), soft_wrap=True, markup=False, highlight=False)
+
+
+def print_reports(reports: Mapping[str, Report], console: Console) -> None:
+    """Print what there is a verdict on of several runs, each under its name, in one table."""
+    columns = list(dict.fromkeys(judge for report in reports.values() for judge in report.judges))
+    table = Table("", *(_heading(name) for name in columns))
+    for run, report in reports.items():
+        table.add_section()
+        for name, row in report.rows.items():
+            table.add_row(f"{run}: {name}", *_cells(report, columns, name, row))
+    console.print(table)
+    for run, report in reports.items():
+        for judge in report.judges:
+            line = f"{run}: {report.verdict(judge)}"
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _heading(metric: str) -> Column:
+    arrow = "↑" if _higher_is_better(metric) else "↓"
+    return Column(f"{metric} {arrow}", justify="right", no_wrap=True)
+
+
+def _cells(report: Report, columns: Sequence[str], name: str, row: Metrics) -> list[str]:
+    return [_cell(row.get(metric), best=report.best(metric) == name) for metric in columns]
 
 
 def _cell(value: float | None, *, best: bool) -> str:

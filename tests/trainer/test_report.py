@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from trainer.report import Report, print_report, write_report
+from trainer.report import Report, print_report, print_reports, write_report
 
 ROWS = {
     "trained": {"loss": 0.2, "abs_rel": 0.1, "delta1": 0.9},
@@ -85,3 +85,26 @@ def test_the_report_is_written_as_json(tmp_path: Path):
     assert value["rows"]["untrained"] == {"abs_rel": None}
     assert (value["step"], value["validation_frames"], value["judge"]) == (9, 3, "abs_rel")
     assert value["beaten"]["nearest_visible"] is False
+
+
+def test_several_runs_share_a_table_and_each_says_its_verdicts():
+    other = Report(
+        rows={
+            "trained": {"depth_abs_rel": 0.2, "psnr_rebuilt": 20.0},
+            "copy_nearest": {"psnr_rebuilt": 22.0},
+        },
+        frames=4,
+        step=9,
+    )
+    console = Console(file=io.StringIO(), width=120)
+    print_reports({"rooms": REPORT, "streets": other}, console)
+    text = console.file.getvalue()
+    cells = {
+        parts[0]: parts[1:]
+        for line in text.splitlines()
+        if (parts := [part.strip() for part in line.strip("│┃ ").split("│")]) and len(parts) > 1
+    }
+    assert cells["rooms: nearest_visible"] == ["0.0900*", "-", "-"]
+    assert cells["streets: copy_nearest"] == ["-", "-", "22.0000*"]
+    assert f"rooms: {REPORT.verdict()}\n" in text
+    assert "streets: psnr_rebuilt 20.0000: the trained model does NOT beat copy_nearest" in text
