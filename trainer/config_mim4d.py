@@ -129,6 +129,7 @@ def mim4d_conflicts(run: Mim4dConfig) -> list[Conflict]:
         *_moment_conflicts(run),
         *_size_conflicts(run),
         *_width_conflicts(run.model),
+        *_chunk_conflicts(run),
         *_flow_conflicts(run),
     ]
 
@@ -198,6 +199,15 @@ def _width_conflicts(model: Mim4dModelConfig) -> list[Conflict]:
         rule = "model.init must be given where parts of the backbone are frozen"
         found.append(Conflict("model.init", f"{rule}, got null"))
     return found
+
+
+def _chunk_conflicts(run: Mim4dConfig) -> list[Conflict]:
+    """Images of a chunk alone would share a ResNet's batch statistics."""
+    backbone, chunk = run.model.backbone, run.speed.backbone_chunk
+    if chunk is None or not backbone.name.startswith("resnet") or backbone.freeze_statistics:
+        return []
+    rule = "speed.backbone_chunk must be null for a resnet whose statistics are not frozen"
+    return [Conflict("speed.backbone_chunk", f"{rule}, got {chunk}")]
 
 
 def _flow_conflicts(run: Mim4dConfig) -> list[Conflict]:

@@ -100,6 +100,10 @@ def test_the_smaller_configuration_has_the_numbers_of_the_release():
             "model.init must be given where parts of the backbone are frozen, got null",
         ),
         (
+            {"model": {"backbone": {"name": "resnet50"}}, "speed": {"backbone_chunk": 4}},
+            "speed.backbone_chunk must be null for a resnet whose statistics are not frozen, got 4",
+        ),
+        (
             {"model": {"loss": {"flow_boxes": 0.1}}},
             "flow_boxes must be 0 without scene flow between moments, got 0.1; set model",
         ),
