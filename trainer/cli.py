@@ -7,7 +7,7 @@ from collections.abc import Sequence
 _STORE = "data=store"
 _EPILOG = """\
 CONFIG is a YAML file, or a packaged one: mask3d.yaml, mask3d-demo.yaml, mae.yaml, mae-demo.yaml,
-mim4d.yaml, mim4d-vs0.1.yaml, mim4d-demo.yaml.
+mim4d.yaml, mim4d-vs0.1.yaml, mim4d-demo.yaml, mim4d-overfit.yaml.
 
 examples:
   geomim-train mask3d.yaml data.path=shards out=runs/first

@@ -11,7 +11,7 @@ from trainer.config_mim4d import Mim4dConfig
 from trainer.config_mim4d_model import Mim4dModelConfig
 from trainer.optim import peak_lr
 
-CONFIGS = ("mim4d.yaml", "mim4d-vs0.1.yaml", "mim4d-demo.yaml")
+CONFIGS = ("mim4d.yaml", "mim4d-vs0.1.yaml", "mim4d-demo.yaml", "mim4d-overfit.yaml")
 
 
 def mim4d(**sections: object) -> Mim4dConfig:
