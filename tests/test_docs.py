@@ -2,7 +2,12 @@
 
 import doctest
 import re
+import shlex
 from pathlib import Path
+
+import pytest
+
+from geomim_data.cli import main
 
 DOCS = Path(__file__).parents[1] / "docs"
 PARSER = doctest.DocTestParser()
@@ -32,6 +37,18 @@ def test_every_python_block_is_run():
     blocks = re.findall(r"^```python\n(.*?)^```", "".join(SECTIONS), flags=re.MULTILINE | re.DOTALL)
     assert blocks
     assert all(block.startswith(">>> ") for block in blocks)
+
+
+@pytest.mark.slow
+def test_the_walk_through_a_driving_scene_prints_what_it_says(tmp_path, monkeypatch):
+    page = (DOCS / "stores.md").read_text()
+    section = page.split("\n## A driving scene, step by step\n")[1].split("\n## ")[0]
+    commands = re.findall("^geomim-data (.*)", section, flags=re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["synth", "convert"]
+    monkeypatch.chdir(tmp_path)
+    for command in commands:
+        assert main([*shlex.split(command), "--workers", "1"]) == 0
+    run("a driving scene", section, {})
 
 
 def test_every_page_that_is_linked_to_is_there():

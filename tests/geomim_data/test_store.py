@@ -299,8 +299,8 @@ def test_a_scene_that_is_not_the_manifests_is_refused(store_path):
         open_store(store_path).scene(SCENE)
 
 
-# Those between are of driving scenes.
-@pytest.mark.parametrize("number", [0, 3])
+# The one between is of driving scenes.
+@pytest.mark.parametrize("number", [0, 2])
 def test_the_examples_of_the_documentation_run(finished, tmp_path, monkeypatch, number):
     page = (Path(__file__).parents[2] / "docs/stores.md").read_text()
     example = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)[number]
