@@ -29,7 +29,8 @@ def register_autograd(
     Raises:
         ValueError: If an argument of the operator has a default or goes by name alone.
     """
-    operator = getattr(torch.ops.geomim, name.removeprefix("geomim::")).default
+    namespace, _, short = name.partition("::")
+    operator = getattr(getattr(torch.ops, namespace), short).default
     if any(x.has_default_value() or x.kwarg_only for x in operator._schema.arguments):
         raise ValueError(f"{name} has arguments with defaults or names, which are not passed on")
 
@@ -43,9 +44,7 @@ def register_autograd(
             return operator(*inputs)
 
     methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
-    function: Any = type(
-        f"{name.removeprefix('geomim::')}_with_gradient", (torch.autograd.Function,), methods
-    )
+    function: Any = type(f"{short}_with_gradient", (torch.autograd.Function,), methods)
 
     def call(*inputs: Any) -> Any:
         wanted = torch.is_grad_enabled() and any(
