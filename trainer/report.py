@@ -106,15 +106,12 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def print_reports(reports: Mapping[str, Report], console: Console) -> None:
-    """Print what there is a verdict on of several runs, each under its name, in one table."""
-    columns = list(dict.fromkeys(judge for report in reports.values() for judge in report.judges))
-    table = Table("", *(_heading(name) for name in columns))
+    """Print what there is a verdict on of several runs, a table each under its name."""
     for run, report in reports.items():
-        table.add_section()
+        table = Table("", *(_heading(name) for name in report.judges), title=run)
         for name, row in report.rows.items():
-            table.add_row(f"{run}: {name}", *_cells(report, columns, name, row))
-    console.print(table)
-    for run, report in reports.items():
+            table.add_row(name, *_cells(report, report.judges, name, row))
+        console.print(table)
         for judge in report.judges:
             line = f"{run}: {report.verdict(judge)}"
             console.print(line, soft_wrap=True, markup=False, highlight=False)
