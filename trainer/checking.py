@@ -75,8 +75,8 @@ class _Noise(Generic[BatchT]):
 def check_run(config: AnyRun, *, uses_store: bool, console: Console | None = None) -> int:
     """Take one step on noise, or on the store, and print what it took.
 
-    Of a batch computed in parts it is a step of one part. A store too small for the run's split is
-    checked all the same; that a run would be refused is said.
+    Of a batch computed in parts it is a step of one part. A store too small for the run's batch or
+    split is checked all the same, as far as one part; that a run would be refused is said.
 
     Returns:
         0, or 1 where the loss was not finite.
@@ -115,8 +115,11 @@ class _Check:
         try:
             return open_run(here, pin_memory=pin_memory)
         except ConfigError as error:
-            whole = data.model_copy(update={"val": "none"})
-            read = open_run(here.model_copy(update={"data": whole}), pin_memory=pin_memory)
+            # One part is enough, of all that the store holds.
+            part = data.model_copy(update={"val": "none", "batch_size": _part(config)})
+            optim = config.optim.model_copy(update={"accumulate": 1})
+            few = here.model_copy(update={"data": part, "optim": optim})
+            read = open_run(few, pin_memory=pin_memory)
             self._say(f"store           checked, though a run would be refused: {error}")
             return read
 

@@ -91,8 +91,19 @@ def test_a_store_too_small_for_the_split_is_checked_and_the_refusal_told(tmp_pat
     assert "loading " in printed
     fits = store | {"data.val": "scenes:1"}
     assert "refused" not in checked("mae-demo", uses_store=True, **fits)[1]
+
+
+def test_a_store_too_small_for_the_batch_is_checked_as_far_as_it_holds_a_part(tmp_path: Path):
+    convert(FakeSource(count=2, frames=8), tmp_path / "store")
+    store = {"data.path": str(tmp_path / "store"), "data.stride": 1, "data.val": "scenes:1"}
+    store |= {"data.batch_size": 32}
+    code, printed = checked("mae-demo", uses_store=True, **store, **{"optim.accumulate": 8})
+    assert code == 0
+    refusal = "data.batch_size must be at most the 8 frames to train on, got 32"
+    assert f"a run would be refused: {refusal}" in printed
+    assert "effective batch 32 = 8 x 4" in printed
     with pytest.raises(ConfigError, match=r"data\.batch_size must be at most the 16 frames"):
-        checked("mae-demo", uses_store=True, **store, **{"data.batch_size": 32})
+        checked("mae-demo", uses_store=True, **store)
 
 
 def spy(function, calls):
