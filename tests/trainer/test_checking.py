@@ -103,7 +103,7 @@ def test_a_store_too_small_for_the_batch_is_checked_as_far_as_it_holds_a_part(tm
     assert f"a run would be refused: {refusal}" in printed
     assert "effective batch 32 = 8 x 4" in printed
     with pytest.raises(ConfigError, match=r"data\.batch_size must be at most the 16 frames"):
-        checked("mae-demo", uses_store=True, **store)
+        checked("mae-demo", uses_store=True, **store, **{"optim.accumulate": 1})
 
 
 def spy(function, calls):
