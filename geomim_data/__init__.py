@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from geomim_data.camera_reader import CameraReader
     from geomim_data.clip_batch import ClipBatch
-    from geomim_data.clips import ClipDataset, ClipTimes
+    from geomim_data.clip_times import ClipTimes
+    from geomim_data.clips import ClipDataset
     from geomim_data.dataset import RgbdBatch, RgbdDataset
     from geomim_data.errors import DataError
     from geomim_data.lidar_reader import LidarReader
@@ -40,7 +41,7 @@ _HOMES = {
     "CameraReader": "geomim_data.camera_reader",
     "ClipBatch": "geomim_data.clip_batch",
     "ClipDataset": "geomim_data.clips",
-    "ClipTimes": "geomim_data.clips",
+    "ClipTimes": "geomim_data.clip_times",
     "DataError": "geomim_data.errors",
     "EpochSampler": "geomim_data.sampler",
     "LidarReader": "geomim_data.lidar_reader",

@@ -11,7 +11,8 @@ from geomim.cameras import PinholeCamera
 from geomim.rotations import matrix_from_rotation_vector
 from geomim.transforms import RigidTransform
 from geomim_data.clip_batch import ClipBatch, ClipBoxes, ClipLidar
-from geomim_data.clips import ClipDataset, ClipTimes
+from geomim_data.clip_times import ClipTimes
+from geomim_data.clips import ClipDataset
 from geomim_data.errors import DataError
 from geomim_data.loader import make_loader
 from geomim_data.sampler import EpochSampler

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from geomim.transforms import RigidTransform
-from geomim_data.clips import ClipDataset, ClipTimes
+from geomim_data.clip_times import ClipTimes
+from geomim_data.clips import ClipDataset
 from geomim_data.codecs import decode_rgb
 from geomim_data.convert import convert
 from geomim_data.errors import DataError
