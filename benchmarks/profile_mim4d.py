@@ -2,9 +2,10 @@
 
 One step of mim4d.yaml, or of another configuration, on a clip of noise: by our kernels and then by
 their references, in one process, each after a step that does not count. Forward, a part ends where
-its result is marked; backward it begins where the gradient reaches that mark. Seconds are those of
-the processor, so that what else the machine does is left out; several threads add up. ``--cameras``
-takes fewer images and rays, and leaves the volumes as they are.
+its result is marked; backward it begins where the gradient reaches that mark. On the CPU seconds
+are the processor's, so that what else the machine does is left out; several threads add up. On a
+GPU they are the wall's, which is waited for at every mark. ``--cameras`` takes fewer images and
+rays, and leaves the volumes as they are.
 """
 
 import argparse
@@ -54,13 +55,26 @@ class Profile(NamedTuple):
 class Clock:
     """Adds up what passes between marks."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         self.parts: dict[str, dict[Direction, float]] = {}
-        self._since, self._part = time.process_time(), "losses"
+        self._device = device
+        self._began = self._since = self._now()
+        self._part = "losses"
+
+    @property
+    def total_s(self) -> float:
+        """Seconds from the beginning to the last mark."""
+        return self._since - self._began
+
+    def _now(self) -> float:
+        if self._device.type != "cuda":
+            return time.process_time()
+        torch.cuda.synchronize(self._device)
+        return time.perf_counter()
 
     def passed(self, part: str, direction: Direction, *, then: str = "") -> None:
         """Give the time since the last mark to a part."""
-        now = time.process_time()
+        now = self._now()
         spent = self.parts.setdefault(part, {"forward": 0.0, "backward": 0.0})
         spent[direction] += now - self._since
         self._since, self._part = now, then
@@ -84,26 +98,38 @@ class _Mark(torch.autograd.Function):
         return gradients[0], None, None
 
 
-def profile(config: Mim4dConfig, *, kernels: Kernels, steps: int = 2) -> Profile:
+def profile(
+    config: Mim4dConfig,
+    *,
+    kernels: Kernels,
+    steps: int = 2,
+    device: str = "cpu",
+    bf16: bool = False,
+    compiled: bool = False,
+) -> Profile:
     """Take steps on a clip of noise and return what the last one took."""
+    where = torch.device(device)
     clips = noise_clips(config, batch_size=1, generator=torch.Generator().manual_seed(config.seed))
+    clips = clips.to(where)
     method = make_clip_method(config, ClipConstants(config.data.cameras or (), tuple))
     torch.manual_seed(config.seed)
-    model = cast("Mim4dModel", method.build()).train()
+    model = cast("Mim4dModel", method.build()).to(where).train()
+    if compiled:
+        model.compile()
     optimizer = make_optimizer(model, config.optim)
     found = Profile({}, 0.0)
     with use_kernels(kernels):
         for step in range(steps):
-            clock = Clock()
-            began = time.process_time()
+            clock = Clock(where)
             with _marks(model, clock):
-                losses = method.loss(model, clips, step_generator(config.seed, step, part=0))
+                with torch.autocast(where.type, dtype=torch.bfloat16, enabled=bf16):
+                    losses = method.loss(model, clips, step_generator(config.seed, step, part=0))
                 clock.passed("losses", "forward", then="losses")
                 losses.total.backward()
                 clock.reached("optimiser")
             step_optimizer(optimizer, losses.total, clip=config.optim.clip, lr=1e-4)
             clock.passed("optimiser", "forward")
-            found = Profile(clock.parts, time.process_time() - began)
+            found = Profile(clock.parts, clock.total_s)
     return found
 
 
@@ -166,6 +192,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", default="mim4d.yaml")
     parser.add_argument("--cameras", type=int, default=6)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--bf16", action="store_true", help="autocast, as speed.amp does")
+    parser.add_argument("--compile", action="store_true", help="as speed.compile does")
     parser.add_argument("--kernels", nargs="+", default=["compiled", "reference"])
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -174,7 +203,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.config, {"data": {"cameras": names, "batch_size": 1}, "optim.accumulate": 1}
     )
     for kernels in options.kernels:
-        _print(profile(cast("Mim4dConfig", config), kernels=kernels), kernels)
+        found = profile(
+            cast("Mim4dConfig", config),
+            kernels=kernels,
+            device=options.device,
+            bf16=options.bf16,
+            compiled=options.compile,
+        )
+        _print(found, kernels)
     return 0
 
 

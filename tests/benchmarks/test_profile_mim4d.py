@@ -24,7 +24,8 @@ def test_every_part_of_a_step_has_its_time_both_ways_and_nothing_is_left_out():
 
 
 def test_shares_are_printed(capsys):
-    assert main(["--config", "mim4d-demo", "--cameras", "1", "--kernels", "reference"]) == 0
+    step = ["--config", "mim4d-demo", "--cameras", "1", "--kernels", "reference", "--bf16"]
+    assert main(step) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("reference: ")
     assert "temporal decoder" in printed
