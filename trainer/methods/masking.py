@@ -1,6 +1,7 @@
 """Which patches an encoder does not see.
 
-Every item of a batch hides the same number, so the visible tokens gather into one dense tensor.
+The visible tokens of a batch gather into one dense tensor, as every item hides the same number, or
+as hidden ones fill up those that hide more.
 """
 
 import hashlib
@@ -16,33 +17,34 @@ from torch import Tensor
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class PatchMask:
-    """The hidden patches and, in ascending order, the indices of the others."""
+    """The hidden patches and, in ascending order, the indices of the others.
+
+    Behind them, in items that hide more than another, are hidden ones as a filler.
+    """
 
     hidden: Bool[Tensor, "batch token"]
     visible: Int[Tensor, "batch kept"]
 
     @classmethod
     def from_hidden(cls, hidden: Bool[Tensor, "batch token"]) -> "PatchMask":
-        """Index the patches that stay visible. Waits for the device to count them.
+        """Index the patches that stay visible. Waits for the device to count them."""
+        kept = (~hidden).sum(dim=1).amax().clamp(min=1)
+        return cls(hidden, _first_false(hidden, int(kept)))
 
-        Raises:
-            ValueError: If the items hide different numbers of patches.
-        """
-        kept = (~hidden).sum(dim=1)
-        if (kept != kept[:1]).any():
-            raise ValueError(
-                f"hidden must hide as many patches in every item, got {kept.tolist()} visible"
-            )
-        return cls(hidden, _first_false(hidden, int(kept[0])))
+    @property
+    def attended(self) -> Bool[Tensor, "batch kept"]:
+        """Tell the visible from the filler. The first counts always: attention takes one."""
+        first = torch.arange(self.visible.shape[1], device=self.visible.device) == 0
+        return first | ~self.hidden.gather(1, self.visible)
 
     def gather(self, tokens: Float[Tensor, "batch token c"]) -> Float[Tensor, "batch kept c"]:
-        """Drop the hidden tokens."""
+        """Drop the hidden tokens, save for the filler."""
         return tokens.gather(1, self._index(tokens))
 
     def scatter(
         self, tokens: Float[Tensor, "batch kept c"], *, filler: Float[Tensor, " c"]
     ) -> Float[Tensor, "batch token c"]:
-        """Put visible tokens back in their places, with ``filler`` in the others."""
+        """Put visible tokens back in their places, with ``filler`` in those never gathered."""
         grid = filler.to(tokens.dtype).expand(*self.hidden.shape, -1)
         return grid.scatter(1, self._index(tokens), tokens)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import timm
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from safetensors.torch import load_file
 from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models.vision_transformer import Block, VisionTransformer
@@ -37,11 +37,20 @@ class VisibleEncoder(nn.Module):
             nn.init.normal_(self.vit.cls_token, std=0.02)
 
     def forward(
-        self, image: Float[Tensor, "batch 3 h w"], mask: PatchMask
+        self,
+        image: Float[Tensor, "batch 3 h w"],
+        mask: PatchMask,
+        *,
+        attended: Bool[Tensor, "batch kept"] | None = None,
     ) -> Float[Tensor, "batch seen c"]:
         """Attend among the class token, if any, and the visible patches behind it.
 
         Hidden pixels have no influence. With nothing hidden this is timm's ``forward_features``.
+
+        Args:
+            image: Finite.
+            mask: Of its patches.
+            attended: False for patches of the mask that have no say; None lets all have one.
         """
         vit = self.vit
         positions = vit.get_parameter("pos_embed")
@@ -49,7 +58,11 @@ class VisibleEncoder(nn.Module):
         if vit.cls_token is not None:
             first = (vit.cls_token + positions[:, :1]).expand(len(image), -1, -1)
             tokens = torch.cat([first.to(tokens.dtype), tokens], dim=1)
-        return vit.norm(vit.blocks(tokens))
+        if attended is not None:
+            attended = nn.functional.pad(attended, (self.first, 0), value=True)[:, None, None]
+        for block in vit.blocks:
+            tokens = block(tokens, attn_mask=attended)
+        return vit.norm(tokens)
 
 
 def vit_arguments(config: EncoderConfig, image_size: tuple[int, int]) -> dict[str, Any]:

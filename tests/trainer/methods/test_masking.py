@@ -89,10 +89,12 @@ def test_a_mask_from_booleans_is_the_mask_drawn():
     assert torch.equal(again.visible, mask.visible)
 
 
-def test_uneven_booleans_are_refused():
-    hidden = torch.tensor([[True, False], [False, False]])
-    with pytest.raises(ValueError, match=r"hidden must hide as many .* got \[1, 2\] visible"):
-        PatchMask.from_hidden(hidden)
+def test_items_that_hide_more_are_filled_up_with_what_is_not_attended_to():
+    hidden = torch.tensor([[True, True, False], [False, True, False], [True, True, True]])
+    mask = PatchMask.from_hidden(hidden)
+    assert mask.visible[:2].tolist() == [[2, 0], [0, 2]]
+    # An item without any attends to one, as attention to nothing would be NaN.
+    assert mask.attended.tolist() == [[True, False], [True, True], [True, False]]
 
 
 def test_concatenated_masks_are_those_of_the_parts():

@@ -1,4 +1,4 @@
-"""Image backbones that see visible cells alone: which, with which weights, in chunks."""
+"""Image backbones that see visible pixels alone: which, with which weights, in chunks."""
 
 from collections.abc import Sequence
 from typing import Literal, cast
@@ -15,7 +15,7 @@ from trainer.config import EncoderConfig
 from trainer.methods.masking import PatchMask
 from trainer.methods.mim4d.convnext import MaskedConvNeXt
 from trainer.methods.mim4d.resnet import MaskedResNet
-from trainer.methods.mim4d.visibility import CELL, Maps, check_hidden, spread_cells
+from trainer.methods.mim4d.visibility import CELL, Maps, check_hidden, hidden_at, zero_hidden
 from trainer.methods.patches import patch_grid
 from trainer.methods.vit import VisibleEncoder, initialise, load_backbone, read_weights
 
@@ -62,18 +62,17 @@ class MaskedViT(nn.Module):
 
         Args:
             images: Colour less its mean over its deviation.
-            hidden: Cells of 32 x 32 pixels that are not seen, as many in every image; None shows
-                all.
-
-        Raises:
-            ValueError: If images hide different numbers of cells.
+            hidden: Pixels, or square blocks of up to 32 x 32, that are not seen; None shows all.
         """
         check_hidden(images, hidden)
         mask = self._mask(images, hidden)
-        tokens = self.encoder(images, mask)[:, self.encoder.first :]
+        attended = None if hidden is None else mask.attended
+        tokens = self.encoder(zero_hidden(images, hidden), mask, attended=attended)
+        tokens = tokens[:, self.encoder.first :]
         filled = mask.scatter(tokens, filler=tokens.new_zeros(tokens.shape[-1]))
+        maps = filled.unflatten(1, self.grid).permute(0, 3, 1, 2)
         (stride,) = self.channels
-        return {stride: filled.unflatten(1, self.grid).permute(0, 3, 1, 2)}
+        return {stride: zero_hidden(maps, hidden)}
 
     def _mask(
         self,
@@ -81,7 +80,7 @@ class MaskedViT(nn.Module):
         hidden: Bool[Tensor, "image down across"] | None,
     ) -> PatchMask:
         if hidden is not None:
-            return PatchMask.from_hidden(spread_cells(hidden, self.grid).flatten(1))
+            return PatchMask.from_hidden(hidden_at(hidden, self.grid).flatten(1))
         every = torch.arange(self.grid[0] * self.grid[1], device=images.device)
         places = every.expand(len(images), -1)
         return PatchMask(torch.zeros_like(places, dtype=torch.bool), places)

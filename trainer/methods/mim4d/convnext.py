@@ -1,4 +1,4 @@
-"""timm's ConvNeXt over visible cells alone (ConvNeXt: Liu et al. 2022; masking: SparK)."""
+"""timm's ConvNeXt over visible pixels alone (ConvNeXt: Liu et al. 2022; masking: SparK)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
@@ -15,8 +15,8 @@ from trainer.methods.mim4d.visibility import (
     channels_last,
     check_hidden,
     check_strides,
+    hidden_at,
     path_rates,
-    spread_cells,
     zero_hidden,
 )
 
@@ -24,7 +24,7 @@ STRIDES = (4, 8, 16, 32)
 
 
 class MaskedConvNeXt(nn.Module):
-    """Feature maps of the visible cells; exactly zero in the others.
+    """Feature maps of the visible places; exactly zero in the others.
 
     ``net`` is timm's own model, under timm's names. Its head is kept for them, and not trained.
     """
@@ -72,19 +72,22 @@ class MaskedConvNeXt(nn.Module):
 
         Args:
             images: Colour less its mean over its deviation.
-            hidden: Cells of 32 x 32 pixels that are not seen; None shows all.
+            hidden: Pixels, or square blocks of up to 32 x 32, that are not seen; None shows all.
             paths: From ``draw_paths``; None skips no block.
         """
         check_hidden(images, hidden)
         maps: Maps = {}
         seen, block = zero_hidden(channels_last(images), hidden), 0
-        # Stem and downsampling see patches of one cell each: what is hidden goes behind them.
+        # The derivative of a norm of nothing is 1000: no gradient may come to one that is hidden.
         seen = zero_hidden(self.net.stem(seen), hidden)
+        hidden = None if hidden is None else hidden_at(hidden, (seen.shape[2], seen.shape[3]))
         for stride, stage in zip(STRIDES, self._stages(), strict=True):
             if isinstance(stage.downsample, nn.Sequential):
-                seen = zero_hidden(stage.downsample(seen), hidden)
+                norm, convolution = stage.downsample
+                # Where a patch is partly hidden, the norm must not show its bias there.
+                seen = zero_hidden(convolution(zero_hidden(norm(seen), hidden)), hidden)
             size = (seen.shape[2], seen.shape[3])
-            shown = None if hidden is None else ~spread_cells(hidden, size)
+            shown = None if hidden is None else ~hidden_at(hidden, size).unsqueeze(1)
             for part in cast("Iterable[ConvNeXtBlock]", stage.blocks):
                 # The branch mixes places in its convolution alone, before all else.
                 seen = add_branch(part.shortcut(seen), _branch(part, seen), shown, paths, block)

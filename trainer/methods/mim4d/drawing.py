@@ -18,7 +18,7 @@ from trainer.methods.mim4d.planning import Views, has_others, is_inside, views_o
 from trainer.methods.mim4d.rays import TargetRays, lidar_pixels
 from trainer.methods.mim4d.rendering import RenderedImage, render_image
 from trainer.methods.mim4d.rigs import rig_motion
-from trainer.methods.mim4d.visibility import spread_cells
+from trainer.methods.mim4d.visibility import hidden_at
 from trainer.pictures import Bar, Row, cover, depth_range, depth_to_rgb, image_to_rgb, panel
 
 _FOOTER = (
@@ -159,7 +159,7 @@ def _covered(batch: ClipBatch, plan: StepPlan) -> Bool[Tensor, "batch view h w"]
     if plan.hidden is None:
         shape = (len(batch.scene), batch.valid.shape[2], height, width)
         return torch.zeros(shape, dtype=torch.bool, device=batch.images.device)
-    cells = spread_cells(plan.hidden, (height, width)).squeeze(1).unflatten(0, batch.valid.shape)
+    cells = hidden_at(plan.hidden, (height, width)).unflatten(0, batch.valid.shape)
     items = torch.arange(len(plan.frames), device=plan.frames.device)
     return cells[items, plan.frames[:, 0]]
 

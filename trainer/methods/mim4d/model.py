@@ -21,6 +21,7 @@ from trainer.methods.mim4d.rendering import RenderedRays, SamplePlan, render_ray
 from trainer.methods.mim4d.rigs import RigMotion, rig_motion
 from trainer.methods.mim4d.scene_flow import VelocityField, carry
 from trainer.methods.mim4d.temporal import Branch, TemporalDecoder, copy_nearest_seen
+from trainer.methods.mim4d.visibility import hide_padding
 from trainer.methods.mim4d.volumes import LiftedVolumes, Volumes, align
 
 
@@ -167,9 +168,8 @@ class Mim4dModel(nn.Module):
     def volumes(self, batch: ClipBatch, motion: RigMotion, plan: StepPlan) -> Volumes:
         """Encode all images and lift them, each moment in the rig's frame of its own."""
         images = self._normalised(batch).flatten(0, 2)
-        maps = self.neck(
-            in_chunks(self.backbone, images, plan.hidden, self.chunk, paths=plan.paths)
-        )
+        hidden = hide_padding(plan.hidden, batch.unpadded.flatten(0, 2), batch.camera.size)
+        maps = self.neck(in_chunks(self.backbone, images, hidden, self.chunk, paths=plan.paths))
         world_from_rig = motion.world_from_rig
         rigs = RigidTransform(
             world_from_rig.rotation[:, :, None], world_from_rig.translation[:, :, None]
@@ -222,17 +222,12 @@ class Mim4dModel(nn.Module):
         return torch.linspace(depth.near_m, far, depth.bins + 1, device=device)
 
     def _normalised(self, batch: ClipBatch) -> Float[Tensor, "batch time view 3 h w"]:
-        """Return colour as the backbone takes it, the padding 0 (release)."""
-        images = batch.images
+        """Return colour as the backbone takes it."""
         mean, std = (
-            images.new_tensor(colour).view(3, 1, 1)
+            batch.images.new_tensor(colour).view(3, 1, 1)
             for colour in (self.config.rgb_mean, self.config.rgb_std)
         )
-        rows = torch.arange(images.shape[-2], device=images.device)[:, None]
-        columns = torch.arange(images.shape[-1], device=images.device)
-        ends = batch.unpadded[..., None, None]
-        inside = (rows < ends[..., 0, :, :]) & (columns < ends[..., 1, :, :])
-        return torch.where(inside.unsqueeze(-3), (images - mean) / std, 0.0)
+        return (batch.images - mean) / std
 
     def _carry(
         self,

@@ -1,4 +1,4 @@
-"""timm's ResNet over visible cells alone (ResNet: He et al. 2016; masking: SparK)."""
+"""timm's ResNet over visible pixels alone (ResNet: He et al. 2016; masking: SparK)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
@@ -12,6 +12,7 @@ from trainer.methods.mim4d.visibility import (
     channels_last,
     check_hidden,
     check_strides,
+    hidden_at,
     path_rates,
     scale_path,
     visible_batch_norm,
@@ -22,7 +23,7 @@ STRIDES = (4, 8, 16, 32)
 
 
 class MaskedResNet(nn.Module):
-    """Feature maps of the visible cells; exactly zero in the others.
+    """Feature maps of the visible places; exactly zero in the others.
 
     ``net`` is timm's own model, under timm's names. Its batch norms take their statistics from the
     visible places of a call's images, so images of one call influence each other, until
@@ -65,7 +66,7 @@ class MaskedResNet(nn.Module):
 
         Args:
             images: Colour less its mean over its deviation.
-            hidden: Cells of 32 x 32 pixels that are not seen; None shows all.
+            hidden: Pixels, or square blocks of up to 32 x 32, that are not seen; None shows all.
             paths: From ``draw_paths``; None skips no block.
         """
         check_hidden(images, hidden)
@@ -74,6 +75,7 @@ class MaskedResNet(nn.Module):
         stem = net.act1(_normed(net.bn1, net.conv1(seen), hidden))
         # A hidden zero wins the pooling over nothing: the stem ends in a ReLU.
         seen = zero_hidden(net.maxpool(zero_hidden(stem, hidden)), hidden)
+        hidden = None if hidden is None else hidden_at(hidden, (seen.shape[2], seen.shape[3]))
         for stride, stage in zip(STRIDES, self._stages(), strict=True):
             for block in cast("Iterable[BasicBlock | Bottleneck]", stage):
                 branch = scale_path(_branch(block, seen, hidden), paths, number)

@@ -1,18 +1,20 @@
-"""What a convolutional network needs to see visible cells alone, as SparK does (Tian et al. 2023).
+"""What a convolutional network needs to see visible pixels alone, as SparK does (Tian et al. 2023).
 
-A masked convolution is a dense one whose input and output are zero in hidden cells: no faster, but
-every library has it. The mask is an argument all the way down.
+A masked convolution is a dense one whose input and output are zero where nothing is seen: no
+faster, but every library has it. The mask is an argument all the way down. What a step hides are
+cells; padding is hidden with them, pixel by pixel, and a place of a map is seen if any of its
+pixels is.
 """
 
 from collections.abc import Sequence
 from typing import cast
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
 CELL = 32
-"""Pixels along the side of what is hidden as one: the coarsest stride, so no map splits a cell."""
+"""Pixels along the side of what a step hides as one: the coarsest stride, so no map splits it."""
 
 Maps = dict[int, Float[Tensor, "image _ _ _"]]
 """Feature maps (image, channel, row, column) by their stride in pixels."""
@@ -21,7 +23,7 @@ Maps = dict[int, Float[Tensor, "image _ _ _"]]
 def check_hidden(
     images: Float[Tensor, "image 3 h w"], hidden: Bool[Tensor, "image down across"] | None
 ) -> None:
-    """Raise unless the cells cover the images.
+    """Raise unless maps of all strides fit the images, and what is hidden fits the maps.
 
     Raises:
         ValueError: If they do not.
@@ -29,9 +31,13 @@ def check_hidden(
     height, width = images.shape[-2:]
     if height % CELL or width % CELL:
         raise ValueError(f"images must have sides divisible by {CELL}, got {height}x{width}")
-    cells = (height // CELL, width // CELL)
-    if hidden is not None and tuple(hidden.shape[1:]) != cells:
-        raise ValueError(f"hidden must have {cells} cells, got {tuple(hidden.shape[1:])}")
+    if hidden is None:
+        return
+    down, across = hidden.shape[1:]
+    block = height // down if down else 0
+    if not block or CELL % block or (height, width) != (down * block, across * block):
+        rule = f"hidden must have a value per pixel or square block, which divides {CELL}x{CELL}"
+        raise ValueError(f"{rule}, got {down}x{across} of them for {height}x{width} pixels")
 
 
 def channels_last(images: Float[Tensor, "image c h w"]) -> Float[Tensor, "image c h w"]:
@@ -42,22 +48,43 @@ def channels_last(images: Float[Tensor, "image c h w"]) -> Float[Tensor, "image 
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def spread_cells(
+def hide_padding(
+    hidden: Bool[Tensor, "image down across"] | None,
+    unpadded: Int[Tensor, "image 2"],
+    size: tuple[int, int],
+) -> Bool[Tensor, "image h w"]:
+    """Tell which pixels are not seen: those of hidden cells and, as no image is there, padding.
+
+    Args:
+        hidden: Cells that a step hides; None hides none.
+        unpadded: (height, width) of each image, in pixels from its upper left corner.
+        size: (height, width) with the padding.
+    """
+    rows = torch.arange(size[0], device=unpadded.device)[:, None]
+    columns = torch.arange(size[1], device=unpadded.device)
+    padding = (rows >= unpadded[:, 0, None, None]) | (columns >= unpadded[:, 1, None, None])
+    return padding if hidden is None else padding | hidden_at(hidden, size)
+
+
+def hidden_at(
     hidden: Bool[Tensor, "image down across"], size: tuple[int, int]
-) -> Bool[Tensor, "image 1 h w"]:
-    """Give every place of a map of ``size`` the value of its cell."""
-    rows = hidden.repeat_interleave(size[0] // hidden.shape[1], dim=1)
-    return rows.repeat_interleave(size[1] // hidden.shape[2], dim=2).unsqueeze(1)
+) -> Bool[Tensor, "image h w"]:
+    """Tell for every place of a map of ``size`` whether it is hidden: all of it, if it is split."""
+    down, across = hidden.shape[1:]
+    if size[0] >= down:
+        rows = hidden.repeat_interleave(size[0] // down, dim=1)
+        return rows.repeat_interleave(size[1] // across, dim=2)
+    return hidden.unflatten(2, (size[1], -1)).unflatten(1, (size[0], -1)).all(dim=-1).all(dim=2)
 
 
 def zero_hidden(
     maps: Float[Tensor, "image c h w"], hidden: Bool[Tensor, "image down across"] | None
 ) -> Float[Tensor, "image c h w"]:
-    """Put exactly zero, whatever was there, in hidden cells."""
+    """Put exactly zero, whatever was there, in hidden places: no gradient passes them."""
     if hidden is None:
         return maps
     # Not masked_fill, which lays the channels of its result apart.
-    return torch.where(spread_cells(hidden, (maps.shape[2], maps.shape[3])), 0, maps)
+    return torch.where(hidden_at(hidden, (maps.shape[2], maps.shape[3])).unsqueeze(1), 0, maps)
 
 
 def visible_batch_norm(
@@ -72,7 +99,7 @@ def visible_batch_norm(
     """
     if hidden is None or not norm.training:
         return norm(maps)
-    seen = (~spread_cells(hidden, (maps.shape[2], maps.shape[3]))).float()
+    seen = (~hidden_at(hidden, (maps.shape[2], maps.shape[3]))).unsqueeze(1).float()
     # A batch without a visible place has no statistics; it must not spoil the running ones by NaN.
     count, values = seen.sum().clamp(min=1), maps.float()
     mean = (values * seen).sum(dim=(0, 2, 3)) / count

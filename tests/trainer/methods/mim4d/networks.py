@@ -8,6 +8,7 @@ from trainer.config import EncoderConfig
 from trainer.methods.mim4d.backbone import Backbone, MaskedViT
 from trainer.methods.mim4d.convnext import MaskedConvNeXt
 from trainer.methods.mim4d.resnet import MaskedResNet
+from trainer.methods.mim4d.visibility import hide_padding
 
 SIZE, CELLS = (96, 128), (3, 4)
 CONVOLUTIONAL = ("convnext", "convnext_mlp", "resnet_basic", "resnet_bottleneck")
@@ -41,3 +42,9 @@ def draw_hidden(count: int = 2, *, seed: int = 2) -> torch.Tensor:
     """Hide 5 of 12 cells of every image, other ones in each."""
     noise = torch.rand(count, 12, generator=torch.Generator().manual_seed(seed))
     return (noise.argsort(dim=1) < 5).unflatten(1, CELLS)
+
+
+def draw_padded(count: int = 2) -> torch.Tensor:
+    """Hide as many cells, and the padding of images that end within cells, each elsewhere."""
+    ends = torch.tensor([[90, 128], [57, 77], [96, 35]])[:count]
+    return hide_padding(draw_hidden(count), ends, SIZE)

@@ -14,6 +14,7 @@ from tests.trainer.methods.mim4d.networks import (
     STRIDES,
     draw_hidden,
     draw_images,
+    draw_padded,
     make,
 )
 from trainer.config import EncoderConfig
@@ -24,9 +25,10 @@ from trainer.methods.mim4d.backbone import (
     make_backbone,
 )
 from trainer.methods.mim4d.convnext import MaskedConvNeXt
-from trainer.methods.mim4d.visibility import CELL, draw_paths, spread_cells
+from trainer.methods.mim4d.visibility import CELL, draw_paths, hidden_at, hide_padding
 
 EVERY = (*CONVOLUTIONAL, "vit")
+MASKS = [draw_hidden, draw_padded]
 OPTIONS = {
     "strides": STRIDES,
     "drop_path": 0.2,
@@ -77,36 +79,40 @@ def test_maps_have_the_widths_and_sizes_they_announce(kind):
 @pytest.mark.parametrize(
     ("kind", "output_norm"), [*((kind, False) for kind in EVERY), ("convnext", True)]
 )
-def test_hidden_cells_are_exactly_zero_and_visible_ones_are_not(kind, output_norm):
-    hidden = draw_hidden()
+@pytest.mark.parametrize("draw", MASKS)
+def test_hidden_places_are_exactly_zero_and_visible_ones_are_not(kind, output_norm, draw):
+    hidden = draw()
     for maps in make(kind, output_norm=output_norm)(draw_images(), hidden).values():
-        places = spread_cells(hidden, maps.shape[2:]).expand_as(maps)
+        places = hidden_at(hidden, maps.shape[2:])[:, None].expand_as(maps)
         assert (maps[places] == 0).all()
         # A ReLU may leave nothing of a place, but not of a whole cell.
         largest = nn.functional.adaptive_max_pool2d(maps.abs().amax(dim=1), CELLS)
-        assert torch.equal(largest == 0, hidden)
+        assert torch.equal(largest == 0, hidden_at(hidden, CELLS))
 
 
 @pytest.mark.parametrize("mode", [True, False])
 @pytest.mark.parametrize("kind", EVERY)
-def test_hidden_pixels_have_no_influence_and_visible_ones_do(kind, mode):
-    backbone, hidden = make(kind).train(mode), draw_hidden()
+@pytest.mark.parametrize("draw", MASKS)
+def test_hidden_pixels_have_no_influence_and_visible_ones_do(kind, mode, draw):
+    backbone, hidden = make(kind).train(mode), draw()
     images = draw_images().requires_grad_()
     maps = backbone(images, hidden)
     torch.stack([values.square().sum() for values in maps.values()]).sum().backward()
     influence = images.grad.abs().amax(dim=1, keepdim=True) > 0
     if kind.startswith("resnet"):
         # A 1 x 1 convolution of stride 2 reads every other pixel, but a cell is never unread.
+        assert not influence[:, 0][hidden_at(hidden, SIZE)].any()
         influence = nn.functional.max_pool2d(influence.float(), CELL) > 0
-        assert torch.equal(influence[:, 0], ~hidden)
+        assert torch.equal(influence[:, 0], ~hidden_at(hidden, CELLS))
     else:
-        assert torch.equal(influence, ~spread_cells(hidden, SIZE))
+        assert torch.equal(influence[:, 0], ~hidden_at(hidden, SIZE))
 
 
 @pytest.mark.parametrize("kind", EVERY)
-def test_not_even_a_hidden_nan_comes_through(kind):
-    backbone, images, hidden = make(kind), draw_images(), draw_hidden()
-    spoilt = images.masked_fill(spread_cells(hidden, SIZE), torch.nan)
+@pytest.mark.parametrize("draw", MASKS)
+def test_not_even_a_hidden_nan_comes_through(kind, draw):
+    backbone, images, hidden = make(kind), draw_images(), draw()
+    spoilt = images.masked_fill(hidden_at(hidden, SIZE)[:, None], torch.nan)
     again = make(kind)(spoilt, hidden)
     for stride, maps in backbone(images, hidden).items():
         assert torch.equal(again[stride], maps)
@@ -126,9 +132,47 @@ def test_one_masking_leaves_nothing_behind_for_the_next(kind):
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in backbone.modules())
 
 
+@pytest.mark.parametrize("mode", [True, False])
+@pytest.mark.parametrize("kind", CONVOLUTIONAL)
+def test_a_padded_image_is_encoded_as_if_it_ended_where_it_does(kind, mode):
+    whole, ends = make(kind, output_norm=True).train(mode), torch.tensor([[64, 96]] * 2)
+    padded, images = copy.deepcopy(whole), draw_images()
+    expected = whole(images[:, :, :64, :96])
+    maps = padded(images, hide_padding(None, ends, SIZE))
+    found = {s: values[:, :, : 64 // s, : 96 // s] for s, values in maps.items()}
+    for stride, values in expected.items():
+        torch.testing.assert_close(found[stride], values, rtol=1e-4, atol=1e-4)
+    for side in (expected, found):
+        torch.stack([values.square().mean() for values in side.values()]).sum().backward()
+    for one, other in zip(whole.parameters(), padded.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-3, atol=1e-4)
+    for one, other in zip(whole.buffers(), padded.buffers(), strict=True):
+        torch.testing.assert_close(other, one)
+
+
+@pytest.mark.parametrize("rows", [90, 89, 66])
+def test_padding_gives_a_new_network_no_larger_gradients(rows):
+    # A new stem has no bias: all channels of padding are 0, and a norm's derivative is 1000 there.
+    torch.manual_seed(0)
+    backbone, images = make_backbone("convnext_atto", **OPTIONS), draw_images()
+
+    def norms(ends):
+        backbone.zero_grad()
+        maps = backbone(images, hide_padding(draw_hidden(), ends, SIZE))
+        torch.stack(
+            [values.sum(dim=1).square().mean() for values in maps.values()]
+        ).sum().backward()
+        stem = backbone.net.stem[0]
+        return stem.bias.grad.norm(), stem.weight.grad.norm()
+
+    whole, padded = norms(torch.tensor([SIZE] * 2)), norms(torch.tensor([[rows, SIZE[1]]] * 2))
+    assert all(0.3 < one / other < 3 for one, other in zip(padded, whole, strict=True))
+
+
 @pytest.mark.parametrize("kind", EVERY)
-def test_each_image_is_encoded_under_its_own_mask(kind):
-    backbone, images, hidden = make(kind).eval(), draw_images(), draw_hidden()
+@pytest.mark.parametrize("draw", MASKS)
+def test_each_image_is_encoded_under_its_own_mask(kind, draw):
+    backbone, images, hidden = make(kind).eval(), draw_images(), draw()
     both = backbone(images, hidden)
     for item in range(2):
         alone = backbone(images[item : item + 1], hidden[item : item + 1])
@@ -142,7 +186,7 @@ def test_chunks_change_neither_maps_nor_gradients(kind, chunk):
     backbone = make(kind, drop_path=0.5)
     if kind.startswith("resnet"):
         backbone.freeze_statistics()
-    images, hidden = draw_images(3), draw_hidden(3)
+    images, hidden = draw_images(3), draw_padded(3)
     paths = draw_paths(backbone.path_rates, 3, generator=torch.Generator().manual_seed(0))
 
     def run(size):
@@ -238,8 +282,9 @@ def test_fewer_maps_are_asked_for_by_stride():
 
 def test_what_cannot_be_masked_is_refused():
     backbone, images = make("convnext"), draw_images()
-    with pytest.raises(ValueError, match=r"hidden must have \(3, 4\) cells, got \(4, 3\)"):
-        backbone(images, torch.zeros(2, 4, 3, dtype=torch.bool))
+    for shape in [(4, 3), (1, 2), (3, 3), (0, 4)]:
+        with pytest.raises(ValueError, match=f"which divides 32x32, got {shape[0]}x{shape[1]} of"):
+            backbone(images, torch.zeros(2, *shape, dtype=torch.bool))
     with pytest.raises(ValueError, match="sides divisible by 32, got 90x128"):
         backbone(images[:, :, :90])
     net = ConvNeXt(num_classes=0, depths=(1, 1, 1, 1), dims=(8, 8, 8, 8), use_grn=True)
@@ -247,10 +292,6 @@ def test_what_cannot_be_masked_is_refused():
         MaskedConvNeXt(net, strides=STRIDES, drop_path=0.0, output_norm=False)
     with pytest.raises(ValueError, match="patch_size must divide 32, got 24"):
         MaskedViT(EncoderConfig(patch_size=24, dim=16, depth=1, heads=2), SIZE)
-    hidden = draw_hidden()
-    hidden[0] = False
-    with pytest.raises(ValueError, match="as many patches in every item"):
-        make("vit")(images, hidden)
 
 
 @pytest.mark.parametrize("kind", EVERY)

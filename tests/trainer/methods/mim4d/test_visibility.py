@@ -2,13 +2,36 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.methods.mim4d.visibility import spread_cells, visible_batch_norm, zero_hidden
+from trainer.methods.mim4d.visibility import (
+    hidden_at,
+    hide_padding,
+    visible_batch_norm,
+    zero_hidden,
+)
 
 HIDDEN = torch.tensor([[[True, False, False]], [[False, True, True]]])
 
 
 def test_cells_spread_over_the_places_of_a_map():
-    assert spread_cells(HIDDEN, (2, 6))[1, 0].tolist() == [[False] * 2 + [True] * 4] * 2
+    assert hidden_at(HIDDEN, (2, 6))[1].tolist() == [[False] * 2 + [True] * 4] * 2
+
+
+def test_a_place_is_hidden_where_all_of_it_is():
+    pixels = torch.tensor([[[0, 1, 1, 1], [0, 0, 1, 1]]], dtype=torch.bool)
+    assert hidden_at(pixels, (1, 2)).tolist() == [[[False, True]]]
+    assert torch.equal(hidden_at(pixels, (2, 4)), pixels)
+
+
+def test_padding_is_hidden_with_the_cells():
+    ends = torch.tensor([[32, 96], [20, 90]])
+    assert torch.equal(hide_padding(HIDDEN, ends, (32, 96))[0], hidden_at(HIDDEN, (32, 96))[0])
+    padding = hide_padding(None, ends, (32, 96))
+    assert not padding[0].any()
+    assert padding[1, 20:].all()
+    assert padding[1, :, 90:].all()
+    assert not padding[1, :20, :90].any()
+    both = hide_padding(HIDDEN, ends, (32, 96))[1]
+    assert torch.equal(both, padding[1] | hidden_at(HIDDEN, (32, 96))[1])
 
 
 def test_batch_norm_sees_what_it_would_see_of_the_visible_places_alone():
@@ -18,7 +41,7 @@ def test_batch_norm_sees_what_it_would_see_of_the_visible_places_alone():
         nn.init.uniform_(norm.weight, 0.5, 2, generator=torch.Generator().manual_seed(1))
         nn.init.uniform_(norm.bias, generator=torch.Generator().manual_seed(2))
     maps = 3 + torch.randn(2, 5, 2, 6)
-    seen = ~spread_cells(HIDDEN, (2, 6)).squeeze(1)
+    seen = ~hidden_at(HIDDEN, (2, 6))
     values = maps.movedim(1, -1)[seen].T[None, :, :, None]
     expected = plain(values)[0, :, :, 0].T
     result = visible_batch_norm(ours, maps, HIDDEN).movedim(1, -1)[seen]
