@@ -7,22 +7,29 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
-from geomim.grids import VoxelGrid
 from geomim.rays import Rays
 from geomim.transforms import RigidTransform
 from geomim_data.clip_batch import ClipBatch
 from trainer.config_mim4d import Mim4dConfig
-from trainer.config_mim4d_model import BranchConfig, Mim4dModelConfig
-from trainer.methods.mim4d.backbone import in_chunks, make_backbone
-from trainer.methods.mim4d.depth_net import DepthNet
-from trainer.methods.mim4d.field import SdfField
-from trainer.methods.mim4d.neck import FeaturePyramid
-from trainer.methods.mim4d.rendering import RenderedRays, SamplePlan, render_rays
+from trainer.methods.mim4d.backbone import in_chunks
+from trainer.methods.mim4d.parts import (
+    depth_edges,
+    make_decoder,
+    make_depth_net,
+    make_field,
+    make_grid,
+    make_image_backbone,
+    make_lifting,
+    make_neck,
+    make_samples,
+    make_velocity,
+)
+from trainer.methods.mim4d.rendering import RenderedRays, render_rays
 from trainer.methods.mim4d.rigs import RigMotion, rig_motion
 from trainer.methods.mim4d.scene_flow import VelocityField, carry
-from trainer.methods.mim4d.temporal import Branch, TemporalDecoder, copy_nearest_seen
+from trainer.methods.mim4d.temporal import copy_nearest_seen
 from trainer.methods.mim4d.visibility import hide_padding
-from trainer.methods.mim4d.volumes import LiftedVolumes, Volumes, align
+from trainer.methods.mim4d.volumes import Volumes, align
 
 
 @final
@@ -74,62 +81,18 @@ class Mim4dModel(nn.Module):
 
     def __init__(self, config: Mim4dConfig):
         super().__init__()
-        model, volume = config.model, config.model.volume
+        model = config.model
         self.config, self.chunk = model, config.speed.backbone_chunk
         self.key = config.data.offsets.index(0)
         self.moments = len(config.data.offsets)
-        self.grid = VoxelGrid(volume.lower_m, volume.cell_m, volume.shape)
-        self.backbone = make_backbone(
-            model.backbone.name,
-            strides=model.backbone.strides,
-            drop_path=model.backbone.drop_path,
-            output_norm=model.backbone.output_norm,
-            vit=model.backbone.vit,
-            image_size=config.data.image_size,
-        )
-        self.neck = FeaturePyramid(
-            self.backbone.channels, dim=model.neck.dim, strides=model.neck.strides
-        )
-        depth = model.depth_net
-        self.depth_net = DepthNet(
-            model.neck.dim,
-            depth.bins,
-            kind=depth.kind,
-            norm=depth.norm,
-            pyramid_dim=depth.pyramid_dim,
-            dropout=depth.dropout,
-        )
-        self.lifted = LiftedVolumes(
-            model.neck.dim,
-            volume.channels,
-            lifting=volume.lifting,
-            norm=volume.norm,
-            groups=volume.groups,
-        )
-        self.decoder = _decoder(model) if self.moments > 1 else None
-        self.velocity = _velocity(model) if self.moments > 1 else None
-        field = model.field
-        self.field = SdfField(
-            volume.channels,
-            self.grid,
-            width=field.width,
-            geometry=field.geometry,
-            sdf_layers=field.sdf_layers,
-            colour_layers=field.colour_layers,
-            inv_s=field.inv_s,
-            ground_m=volume.ground_m,
-        )
-
-    @property
-    def samples(self) -> SamplePlan:
-        """Where rays are looked at."""
-        render = self.config.render
-        return SamplePlan(
-            samples=render.samples,
-            importance=render.importance,
-            inv_s=render.importance_inv_s,
-            near_m=render.near_m,
-        )
+        self.grid, self.samples = make_grid(model), make_samples(model)
+        self.backbone = make_image_backbone(config)
+        self.neck = make_neck(model, self.backbone.channels)
+        self.depth_net = make_depth_net(model)
+        self.lifted = make_lifting(model)
+        self.decoder = make_decoder(model) if self.moments > 1 else None
+        self.velocity = make_velocity(model) if self.moments > 1 else None
+        self.field = make_field(model)
 
     def compile(self, *args: object, **kwargs: object) -> None:
         """Compile the backbone; much of the rest is kernels of our own and draws."""
@@ -179,7 +142,7 @@ class Mim4dModel(nn.Module):
         return self.lifted(
             [level.float().unflatten(0, shape) for level in levels],
             [self.depth_net(level).unflatten(0, shape) for level in levels],
-            self.depth_edges(images.device),
+            depth_edges(self.config, images.device),
             camera=batch.camera,
             rig_from_cam=rigs.inverse() @ batch.world_from_cam,
             valid=batch.valid & motion.valid[..., None],
@@ -214,12 +177,6 @@ class Mim4dModel(nn.Module):
         elif self.velocity is not None:
             decoded = (start.features + decoded) / 2
         return Rebuilt(decoded, start.velocity)
-
-    def depth_edges(self, device: torch.device) -> Float[Tensor, " edge"]:
-        """Return the edges of the depth bins, in metres."""
-        depth = self.config.depth_net
-        far = depth.near_m + depth.bins * depth.step_m
-        return torch.linspace(depth.near_m, far, depth.bins + 1, device=device)
 
     def _normalised(self, batch: ClipBatch) -> Float[Tensor, "batch time view 3 h w"]:
         """Return colour as the backbone takes it."""
@@ -265,42 +222,3 @@ def others_of(
     """Tell which moments a frame is rebuilt from: all others that are there."""
     moments = torch.arange(there.shape[1], device=frames.device)
     return there[:, None] & (moments != frames[..., None])
-
-
-def _decoder(model: Mim4dModelConfig) -> TemporalDecoder | None:
-    temporal, volume = model.temporal, model.volume
-    if temporal.kind == "scene_flow":
-        return None
-    x, y, z = volume.shape
-    return TemporalDecoder(
-        volume.channels,
-        (z, y, x),
-        dim=temporal.dim,
-        short=None if temporal.branches == "long" else _branch(temporal.short),
-        long=None if temporal.branches == "short" else _branch(temporal.long),
-        queries=temporal.queries,
-        decodes=temporal.decodes,
-    )
-
-
-def _branch(branch: BranchConfig) -> Branch:
-    return Branch(
-        frames=branch.frames,
-        dim=branch.dim,
-        heads=branch.heads,
-        layers=branch.layers,
-        points=branch.points,
-        hidden=branch.ffn,
-    )
-
-
-def _velocity(model: Mim4dModelConfig) -> VelocityField | None:
-    flow = model.temporal.flow
-    if model.temporal.kind == "deformable":
-        return None
-    return VelocityField(
-        model.volume.channels,
-        hidden=flow.hidden,
-        layers=flow.layers,
-        largest_mps=flow.largest_mps,
-    )

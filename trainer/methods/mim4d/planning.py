@@ -15,6 +15,7 @@ from trainer.config_mim4d_model import Mim4dModelConfig
 from trainer.methods.evaluation import VALIDATION_SEED
 from trainer.methods.masking import frame_generator, hide, random_ranks
 from trainer.methods.mim4d.model import Mim4dModel, StepPlan, others_of
+from trainer.methods.mim4d.parts import make_grid
 from trainer.methods.mim4d.rays import RayPlan, TargetRays, choose_rays, lidar_pixels
 from trainer.methods.mim4d.rigs import rig_motion
 from trainer.methods.mim4d.visibility import CELL, draw_paths
@@ -144,9 +145,8 @@ def choose_targets(
         generator=generator,
         lidar=lidar,
     )
-    volume = config.volume
-    grid = VoxelGrid(volume.lower_m, volume.cell_m, volume.shape)
-    known = targets.measured & is_inside(grid, targets.rays.points_at(targets.distance))
+    inside = is_inside(make_grid(config), targets.rays.points_at(targets.distance))
+    known = targets.measured & inside
     return targets._replace(measured=known, distance=torch.where(known, targets.distance, 0.0))
 
 
