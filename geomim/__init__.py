@@ -49,7 +49,9 @@ from geomim.kernels.selection import (
     use_kernels,
 )
 from geomim.lifting import (
+    ConvolvedVolume,
     LiftedVolume,
+    convolve_pushed,
     lift_by_pulling,
     lift_by_pushing,
 )
@@ -155,6 +157,7 @@ __all__ = [
     "BoxFlow",
     "BrownConradyCamera",
     "Camera",
+    "ConvolvedVolume",
     "Depth",
     "DepthFlow",
     "DepthPoints",
@@ -209,6 +212,7 @@ __all__ = [
     "cast_rays",
     "chain_flow",
     "clip_rays_to_box",
+    "convolve_pushed",
     "depth_aware_pixels",
     "depth_from_distance",
     "distance_from_depth",

@@ -5,6 +5,7 @@ edges along the optical axis, in metres. Both ways put a cell where :class:`Voxe
 so what they yield can be sampled with :func:`geomim.grids.sample_volume`.
 """
 
+import itertools
 import math
 from typing import Literal, NamedTuple
 
@@ -23,6 +24,13 @@ class LiftedVolume(NamedTuple):
     """A volume of features. Where ``seen`` is False it is 0, with zero gradient."""
 
     volume: Float[Tensor, "*batch c z y x"]
+    seen: Bool[Tensor, "*batch z y x"]
+
+
+class ConvolvedVolume(NamedTuple):
+    """A convolved volume of features, and which cells its points fall into."""
+
+    volume: Float[Tensor, "*batch out z y x"]
     seen: Bool[Tensor, "*batch z y x"]
 
 
@@ -105,20 +113,64 @@ def lift_by_pushing(
     into it.
     """
     views = _gather_views(features, depth_distribution, depth_edges, camera, ego_from_cam)
-    items, voxels = views.features.shape[0], math.prod(grid.shape)
     cell = _frustum_cells(views, depth_edges, ego_from_cam, grid)
+    pixels = views.features.flatten(0, 1).flatten(2).mT
+    distribution = views.distribution.flatten(0, 1).flatten(2)
+    items, voxels = views.features.shape[0], math.prod(grid.shape)
+    pooled = pool(pixels, distribution, cell, cells=items * voxels)
+    volume = pooled.unflatten(0, (items, voxels))
+    return _over_grid(volume, _hit(cell, items, voxels), views.batch, grid)
+
+
+def convolve_pushed(
+    features: Float[Tensor, "*batch view c h w"],
+    depth_distribution: Float[Tensor, "*batch view bin h w"],
+    depth_edges: Float[Tensor, " edge"],
+    weight: Float[Tensor, "out c _ _ _"],
+    *,
+    camera: Camera,
+    ego_from_cam: RigidTransform,
+    grid: VoxelGrid,
+) -> ConvolvedVolume:
+    """Convolve what :func:`lift_by_pushing` lifts, without ever making it.
+
+    Both are linear. Pixels are multiplied with all places of the kernel, and each product is pushed
+    into that neighbour of the pixel's cell which it is for. This takes as many sums as points, not
+    cells, of as many channels as the result, not the features, has.
+
+    Args:
+        features: As in :func:`lift_by_pushing`, like all that is not named here.
+        depth_distribution: As large as the features.
+        depth_edges: One more than there are bins, rising.
+        weight: As ``torch.nn.functional.conv3d`` takes it, over z, y, x, with odd sides. The volume
+            is padded with 0, so that the result has its cells.
+        camera: Of the images.
+        ego_from_cam: Poses.
+        grid: In the ego frame.
+
+    Raises:
+        ValueError: If sizes or batches do not belong together, or a side is even.
+    """
+    views = _gather_views(features, depth_distribution, depth_edges, camera, ego_from_cam)
+    items, voxels = views.features.shape[0], math.prod(grid.shape)
+    sides = (weight.shape[2], weight.shape[3], weight.shape[4])
+    if any(side % 2 == 0 for side in sides):
+        raise ValueError(f"weight must have odd sides, got {sides}")
+    cell = _frustum_cells(views, depth_edges, ego_from_cam, grid)
+    neighbours = _neighbours(cell, sides, grid)
+    kernel = weight.to(views.features.dtype).movedim(0, -1).flatten(1)
+    products = views.features.flatten(0, 1).flatten(2).mT @ kernel
+    # Autocasting makes products coarser; sums are as exact as without it.
+    products = products.to(kernel.dtype).unflatten(2, (len(neighbours), -1))
     pooled = pool(
-        views.features.flatten(0, 1).flatten(2).mT,
-        views.distribution.flatten(0, 1).flatten(2),
-        cell,
+        products.movedim(2, 0).flatten(0, 1),
+        views.distribution.flatten(0, 1).flatten(2).repeat(len(neighbours), 1, 1),
+        neighbours.flatten(0, 1),
         cells=items * voxels,
     )
-    # Points outside the grid mark one voxel more, which is left out: no wait for a count.
-    hit = torch.where(cell >= 0, cell, items * voxels).flatten()
-    seen = torch.zeros(items * voxels + 1, dtype=torch.bool, device=cell.device)
-    seen = seen.index_fill(0, hit, True)[:-1]
-    volume = pooled.reshape(items, voxels, pooled.shape[1])
-    return _over_grid(volume, seen.reshape(items, voxels), views.batch, grid)
+    volume = pooled.unflatten(0, (items, voxels))
+    lifted = _over_grid(volume, _hit(cell, items, voxels), views.batch, grid)
+    return ConvolvedVolume(lifted.volume, lifted.seen)
 
 
 def _gather_views(
@@ -196,6 +248,39 @@ def _frustum_cells(
         views=max(1, views.features.shape[1]),
         shape=grid.shape,
     )
+
+
+def _neighbours(cell: Tensor, sides: tuple[int, int, int], grid: VoxelGrid) -> Tensor:
+    """Return, for each place of a kernel, the cell whose result a cell adds to through it, or -1.
+
+    Places are counted through z, y, x: through the first of three a cell adds to the one above it.
+    """
+    x, y, z = grid.shape
+    strides, where = (x * y, x, 1), (cell // (x * y) % z, cell // x % y, cell % x)
+    steps = [[side // 2 - place for place in range(side)] for side in sides]
+    # Along each axis and for each step: whether the neighbour is in the grid.
+    within = [
+        {step: (cell >= 0) & (at + step >= 0) & (at + step < count) for step in along}
+        for along, at, count in zip(steps, where, (z, y, x), strict=True)
+    ]
+    return torch.stack(
+        [
+            torch.where(
+                within[0][step[0]] & within[1][step[1]] & within[2][step[2]],
+                cell + sum(s * stride for s, stride in zip(step, strides, strict=True)),
+                -1,
+            )
+            for step in itertools.product(*steps)
+        ]
+    )
+
+
+def _hit(cell: Tensor, items: int, voxels: int) -> Tensor:
+    """Tell which cells any point falls into: item by voxel."""
+    # Points outside the grid mark one voxel more, which is left out: no wait for a count.
+    hit = torch.where(cell >= 0, cell, items * voxels).flatten()
+    seen = torch.zeros(items * voxels + 1, dtype=torch.bool, device=cell.device)
+    return seen.index_fill(0, hit, True)[:-1].unflatten(0, (items, voxels))
 
 
 def _over_grid(values: Tensor, seen: Tensor, batch: torch.Size, grid: VoxelGrid) -> LiftedVolume:

@@ -8,7 +8,7 @@ from torch.autograd import gradcheck
 from geomim.cameras import MixedCamera, PinholeCamera
 from geomim.grids import VoxelGrid, sample_volume
 from geomim.kernels.selection import use_kernels
-from geomim.lifting import lift_by_pulling, lift_by_pushing
+from geomim.lifting import convolve_pushed, lift_by_pulling, lift_by_pushing
 from geomim.transforms import RigidTransform
 from tests.geomim.cameras.lenses import camera_of
 from tests.geomim.strategies import normal
@@ -109,6 +109,51 @@ def test_cameras_of_unequal_calibration_add_up(lift, batch):
     torch.testing.assert_close(together.volume, sum(one.volume for one in apart))
     assert torch.equal(together.seen, torch.stack([one.seen for one in apart]).any(dim=0))
     assert together.volume.movedim(-4, -1)[~together.seen].count_nonzero() == 0
+
+
+@pytest.mark.parametrize("sides", [(3, 3, 3), (1, 3, 5), (1, 1, 1)])
+@pytest.mark.parametrize("batch", [(), (3,), (2, 1)])
+def test_convolving_what_is_pushed_is_convolving_the_volume(batch, sides):
+    features, distribution = normal(*batch, 2, 3, 8, 8, seed=1), _distribution(*batch, 2, 8, 8, 8)
+    weight = normal(4, 3, *sides, seed=2)
+    options = {"camera": _camera(*batch, 2), "ego_from_cam": _poses(*batch, 2), "grid": GRID}
+    lifted = lift_by_pushing(features, distribution, EDGES, **options)
+    flat = lifted.volume.reshape(-1, *lifted.volume.shape[-4:])
+    padding = tuple(side // 2 for side in sides)
+    expected = torch.nn.functional.conv3d(flat, weight, padding=padding)
+    for kernels in ("compiled", "reference"):
+        with use_kernels(kernels):
+            found = convolve_pushed(features, distribution, EDGES, weight, **options)
+        torch.testing.assert_close(found.volume, expected.reshape(*batch, *expected.shape[1:]))
+        assert torch.equal(found.seen, lifted.seen)
+
+
+def test_gradients_of_convolved_pushing():
+    options = {"camera": _camera(1), "ego_from_cam": _poses(1), "grid": GRID}
+    inputs = (normal(1, 2, 3, 3, seed=1), _distribution(1, 8, 3, 3), normal(2, 2, 3, 1, 3, seed=2))
+
+    def volume(features, distribution, weight):
+        return convolve_pushed(features, distribution, EDGES, weight, **options).volume
+
+    assert gradcheck(volume, [tensor.requires_grad_() for tensor in inputs], fast_mode=True)
+
+
+def test_convolved_pushing_stands_autocasting():
+    options = {"camera": _camera(1), "ego_from_cam": _poses(1), "grid": GRID}
+    inputs = (normal(1, 2, 3, 3, seed=1).float(), _distribution(1, 8, 3, 3).float(), EDGES)
+    weight = normal(2, 2, 3, 1, 3, seed=2).float()
+    exact = convolve_pushed(*inputs, weight, **options).volume
+    with torch.autocast("cpu", torch.bfloat16):
+        found = convolve_pushed(*inputs, weight, **options).volume
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, exact, rtol=0.05, atol=0.02)
+
+
+def test_kernels_without_a_middle_are_refused():
+    options = {"camera": _camera(1), "ego_from_cam": _poses(1), "grid": GRID}
+    inputs = (normal(1, 3, 8, 8, seed=1), _distribution(1, 8, 8, 8), EDGES)
+    with pytest.raises(ValueError, match=r"weight must have odd sides, got \(3, 2, 3\)"):
+        convolve_pushed(*inputs, normal(4, 3, 3, 2, 3, seed=2), **options)
 
 
 def test_the_mean_counts_only_cameras_that_see_the_cell():

@@ -5,6 +5,7 @@ own; where each was is in its own pose: ``rig_from_cam = rig_from_world @ world_
 """
 
 from collections.abc import Sequence
+from functools import partial, reduce
 from typing import Literal, NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from geomim.cameras import Camera
 from geomim.grids import VoxelGrid, warp_volume
-from geomim.lifting import lift_by_pulling, lift_by_pushing
+from geomim.lifting import convolve_pushed, lift_by_pulling
 from geomim.transforms import RigidTransform
 
 Lifting = Literal["pull", "push"]
@@ -85,7 +86,12 @@ class LiftedVolumes(nn.Module):
                 "features must be of at least one level, each with a depth_distribution, got "
                 f"{len(features)} and {len(depth_distribution)}"
             )
-        lift = lift_by_pulling if self.lifting == "pull" else lift_by_pushing
+        match self.lifting:
+            case "pull":
+                lift, convolve = lift_by_pulling, self.conv
+            case "push":
+                # Convolved before it is pushed, as channels are fewer then.
+                lift, convolve = partial(convolve_pushed, weight=self.conv.weight), nn.Identity()
         there = _lose(rig_from_cam, ~valid)
         keep = valid[..., None, None, None]
         lifted = [
@@ -99,19 +105,12 @@ class LiftedVolumes(nn.Module):
             )
             for maps, bins in zip(features, depth_distribution, strict=True)
         ]
-        volume = torch.stack([level.volume for level in lifted]).sum(dim=0)
+        volume = reduce(torch.add, [level.volume for level in lifted])
         seen = torch.stack([level.seen for level in lifted]).any(dim=0)
         around = nn.functional.max_pool3d(seen.to(volume.dtype), 3, stride=1, padding=1) > 0
-        return Volumes(self._convolve(volume, valid.any(dim=-1)), around)
-
-    def _convolve(
-        self,
-        volume: Float[Tensor, "batch time c z y x"],
-        known: Bool[Tensor, "batch time"],
-    ) -> Float[Tensor, "batch time c_out z y x"]:
-        flat = self.norm(self.conv(volume.flatten(0, 1))).relu()
-        convolved = flat.unflatten(0, volume.shape[:2])
-        return torch.where(known[..., None, None, None, None], convolved, 0.0)
+        normed = self.norm(convolve(volume.flatten(0, 1))).relu().unflatten(0, volume.shape[:2])
+        known = valid.any(dim=-1)[..., None, None, None, None]
+        return Volumes(torch.where(known, normed, 0.0), around)
 
 
 def align(volumes: Volumes, grid: VoxelGrid, *, target_from_source: RigidTransform) -> Volumes:

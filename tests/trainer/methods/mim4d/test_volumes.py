@@ -5,6 +5,7 @@ import torch
 
 from geomim.cameras import PinholeCamera
 from geomim.grids import VoxelGrid, sample_volume
+from geomim.lifting import lift_by_pulling, lift_by_pushing
 from geomim.transforms import RigidTransform
 from trainer.methods.mim4d.volumes import LiftedVolumes, Volumes, align
 
@@ -45,6 +46,20 @@ def run(model, parts):
 def make(lifting, **options):
     torch.manual_seed(0)
     return LiftedVolumes(6, 8, lifting=lifting, **options)
+
+
+@pytest.mark.parametrize(
+    ("lifting", "lift"), [("pull", lift_by_pulling), ("push", lift_by_pushing)]
+)
+def test_volumes_are_the_norm_of_the_convolution_of_what_levels_lift(lifting, lift):
+    model, parts = make(lifting), ring()
+    for name in ("features", "depth_distribution"):
+        parts[name] += [2 * parts[name][0][..., ::2, ::2]]
+    views = {"camera": parts["camera"], "ego_from_cam": parts["rig_from_cam"], "grid": GRID}
+    levels = zip(parts["features"], parts["depth_distribution"], strict=True)
+    lifted = sum(lift(*level, EDGES, **views).volume for level in levels)
+    expected = model.norm(model.conv(lifted.flatten(0, 1))).relu().unflatten(0, (1, 2))
+    torch.testing.assert_close(run(model, parts).features, expected, rtol=1e-4, atol=1e-5)
 
 
 def item(parts, index):
