@@ -36,6 +36,13 @@ from geomim.depthflow import (
     chain_flow,
     flow_from_depth,
 )
+from geomim.fields import (
+    Affine,
+    FieldSlopes,
+    InjectedLayers,
+    injected_mlp,
+    injected_mlp_with_slopes,
+)
 from geomim.grids import (
     VolumeSamples,
     VolumeSlopes,
@@ -154,6 +161,7 @@ from geomim.warping import (
 
 __all__ = [
     "AccumulatedPoints",
+    "Affine",
     "BoxFlow",
     "BrownConradyCamera",
     "Camera",
@@ -165,6 +173,8 @@ __all__ = [
     "DoubleSphereCamera",
     "EquirectangularCamera",
     "ExtendedUnifiedCamera",
+    "FieldSlopes",
+    "InjectedLayers",
     "KannalaBrandtCamera",
     "LiftedVolume",
     "MeiCamera",
@@ -221,6 +231,8 @@ __all__ = [
     "flow_from_boxes",
     "flow_from_depth",
     "importance_samples",
+    "injected_mlp",
+    "injected_mlp_with_slopes",
     "interlevel_loss",
     "inverse_cdf",
     "lift_by_pulling",
