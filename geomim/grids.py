@@ -13,7 +13,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from geomim.kernels.trilinear.op import compute_dtype, gradient_mix, trilinear
+from geomim.kernels.trilinear.op import (
+    compute_dtype,
+    gradient_mix,
+    trilinear,
+    trilinear_dots,
+)
 from geomim.transforms import RigidTransform
 
 Vector = tuple[float, float, float]
@@ -147,6 +152,33 @@ def sample_volume_with_gradient(
     return VolumeSlopes(value.squeeze(-2), slopes.mT / values.new_tensor(grid.cell), valid)
 
 
+def sample_gradient_along(
+    volume: Float[Tensor, "*batch c z y x"],
+    points: Float[Tensor, "*batch point 3"],
+    along: Float[Tensor, "*batch point c"],
+    grid: VoxelGrid,
+    *,
+    padding: Padding = "zeros",
+) -> Float[Tensor, "*batch point 3"]:
+    """Return the gradient, per metre, of what channels weighed by ``along`` add up to at points.
+
+    With the slopes of a function by the values of :func:`sample_volume` it is the function's own
+    gradient, by the chain rule; that of each channel is never in memory. Differentiable as that is,
+    with respect to ``along`` too, and 0 where that is not valid.
+
+    Raises:
+        ValueError: If the volume is not over the grid, or the batches or channels differ.
+    """
+    cells, index, border = _by_cell(volume, points, grid, padding)
+    if along.shape != (*points.shape[:-1], cells.shape[-1]):
+        raise ValueError(
+            f"along must be {cells.shape[-1]} channels of each point, got {tuple(along.shape)}"
+        )
+    grad = along.reshape(*index.shape[:2], 1, cells.shape[-1])
+    derivatives = trilinear_dots(cells, index, grad, border=border)[:, :, 0, 1:4]
+    return (derivatives / index.new_tensor(grid.cell)).reshape(points.shape).to(volume.dtype)
+
+
 def warp_volume(
     volume: Float[Tensor, "*batch c z y x"],
     grid: VoxelGrid,
@@ -178,7 +210,17 @@ def warp_volume(
 def _interpolate(
     volume: Tensor, points: Tensor, grid: VoxelGrid, padding: Padding, mix: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Bring batches and memory layout to what the operator takes, and back."""
+    """Return combinations of the volume's derivatives at points, and which are valid."""
+    batch = volume.shape[:-4]
+    cells, index, border = _by_cell(volume, points, grid, padding)
+    values, valid = trilinear(cells, index, mix, border=border)
+    return values.reshape(*batch, *values.shape[1:]), valid.reshape(*batch, points.shape[-2])
+
+
+def _by_cell(
+    volume: Tensor, points: Tensor, grid: VoxelGrid, padding: Padding
+) -> tuple[Tensor, Tensor, bool]:
+    """Return volumes, channels last, and index coordinates, both with one batch axis."""
     batch = volume.shape[:-4]
     if volume.shape[-3:] != grid.shape[::-1]:
         raise ValueError(
@@ -196,5 +238,4 @@ def _interpolate(
     items = math.prod(batch)
     cells = volume.reshape(items, *volume.shape[-4:]).movedim(1, -1)
     index = grid.to_index(points.to(compute_dtype(volume))).reshape(items, points.shape[-2], 3)
-    values, valid = trilinear(cells, index, mix, border=border)
-    return values.reshape(*batch, *values.shape[1:]), valid.reshape(*batch, points.shape[-2])
+    return cells, index, border

@@ -7,7 +7,14 @@ from hypothesis import given
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from geomim.grids import VoxelGrid, sample_volume, sample_volume_with_gradient, warp_volume
+from geomim.grids import (
+    VoxelGrid,
+    sample_gradient_along,
+    sample_volume,
+    sample_volume_with_gradient,
+    warp_volume,
+)
+from geomim.kernels.selection import use_kernels
 from geomim.transforms import RigidTransform
 from tests.geomim.strategies import normal, seeds
 
@@ -84,6 +91,47 @@ def test_sampling_can_be_differentiated_twice():
     assert gradgradcheck(values, (volume, points))
 
 
+def _scattered(*batch: int, channels: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+    """A volume, points in and around it of which one is nowhere, and weights of the channels."""
+    volume = normal(*batch, channels, 4, 5, 6, seed=0)
+    points = GRID.from_index(normal(*batch, 20, 3, seed=1) * 2 + 2.5)
+    points[..., 3, 1] = torch.nan
+    return volume, points, normal(*batch, 20, channels, seed=2)
+
+
+@pytest.mark.parametrize("kernels", ["compiled", "reference"])
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+@pytest.mark.parametrize("batch", [(), (3,), (2, 1)])
+def test_a_gradient_along_weights_is_the_weighed_sum_of_gradients(kernels, padding, batch):
+    volume, points, along = _scattered(*batch)
+    with use_kernels(kernels):
+        found = sample_gradient_along(volume, points, along, GRID, padding=padding)
+        _, gradient, valid = sample_volume_with_gradient(volume, points, GRID, padding=padding)
+    torch.testing.assert_close(found, (along[..., None] * gradient).sum(dim=-2))
+    assert 0 < valid.sum() < valid.numel()
+    assert (found[~valid] == 0).all()
+
+
+def test_a_gradient_along_weights_can_be_differentiated_twice():
+    volume, points, along = _scattered(1)
+    inputs = volume, points[:, 4:9].clone(), along[:, 4:9].clone()
+    inputs = tuple(x.requires_grad_() for x in inputs)
+
+    def sample(volume: Tensor, points: Tensor, along: Tensor) -> Tensor:
+        return sample_gradient_along(volume, points, along, GRID)
+
+    assert gradcheck(sample, inputs)
+    assert gradgradcheck(sample, inputs)
+
+
+def test_a_gradient_along_weights_is_in_the_volumes_precision():
+    volume, points, along = _scattered()
+    exact = sample_gradient_along(volume, points, along, GRID)
+    half = sample_gradient_along(volume.half(), points.float(), along.half(), GRID)
+    assert half.dtype == torch.float16
+    torch.testing.assert_close(half.double(), exact, rtol=1e-2, atol=2e-2)
+
+
 @pytest.mark.parametrize(("padding", "value"), [("zeros", 0.75), ("border", 1.0)])
 def test_outside_the_outermost_centres_zeros_fade_and_borders_stay(padding, value):
     volume = torch.ones(1, 4, 5, 6)
@@ -157,6 +205,12 @@ def test_no_volumes_can_be_warped():
     warped, valid = warp_volume(torch.zeros(0, 3, 4, 5, 6), GRID, target_from_source=motion)
     assert warped.shape == (0, 3, 4, 5, 6)
     assert valid.shape == (0, 4, 5, 6)
+
+
+def test_weights_of_other_channels_are_refused():
+    volume, points, along = _scattered()
+    with pytest.raises(ValueError, match=r"along must be 2 channels of each point, got \(20, 1\)"):
+        inspect.unwrap(sample_gradient_along)(volume, points, along[:, :1], GRID)
 
 
 def test_what_does_not_fit_is_refused():

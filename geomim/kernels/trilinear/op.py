@@ -35,6 +35,21 @@ def trilinear(
     return _OPERATORS.trilinear(volume, points, mix, border)
 
 
+def trilinear_dots(volume: Tensor, points: Tensor, grad: Tensor, *, border: bool) -> Tensor:
+    """Return sums over channels of ``grad`` times each of the volume's eight derivatives.
+
+    Shapes and meaning are those of :func:`geomim.kernels.trilinear.reference.dots`.
+
+    Raises:
+        ValueError: If a shape of the volume or the points does not fit, or the volume has no cells.
+        TypeError: If points are not float64 for a float64 volume, or else float32.
+    """
+    _check(volume, points, None)
+    if selected_kernels() == "reference":
+        return reference.dots(volume, points, grad, border=border)
+    return _OPERATORS.trilinear_dots(volume, points, grad, border)
+
+
 def compute_dtype(volume: Tensor) -> torch.dtype:
     """Return the dtype of points and of all arithmetic for a volume."""
     return torch.float64 if volume.dtype == torch.float64 else torch.float32

@@ -18,7 +18,7 @@ from geomim.fields import (
     injected_mlp,
     injected_mlp_with_slopes,
 )
-from geomim.grids import VoxelGrid, sample_volume, sample_volume_with_gradient
+from geomim.grids import VoxelGrid, sample_gradient_along, sample_volume
 
 
 class Surface(NamedTuple):
@@ -153,11 +153,11 @@ class SdfField(nn.Module):
         points: Float[Tensor, "*batch point 3"],
     ) -> Surface:
         """Return signed distances and all that colours need; differentiable, gradient included."""
-        values, slopes, valid = sample_volume_with_gradient(volume, points, self.grid)
+        values, valid = sample_volume(volume, points, self.grid)
         position = points * self.scale
         outputs, by_position, by_values = self.sdf_mlp.slopes(position, values)
         room, uphill = self._room(position)
-        through_volume = (by_values[..., None] * slopes).sum(dim=-2) / self.scale
+        through_volume = sample_gradient_along(volume, points, by_values, self.grid) / self.scale
         return Surface(
             sdf=(outputs[..., 0] + room) / self.scale,
             gradient=uphill + by_position + through_volume,
