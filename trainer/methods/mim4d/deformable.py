@@ -1,7 +1,7 @@
 """Deformable cross-attention over a grid seen from above (Zhu et al. 2021, equation 2).
 
-Plain torch: places between cells are read by ``grid_sample``. Each frame is attended to by itself,
-and the answers of the valid ones are averaged (release).
+Each frame is attended to by itself, and the answers of the valid ones are averaged (release).
+Channels are last throughout: what is read of a place lies together.
 """
 
 import math
@@ -9,7 +9,8 @@ import math
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional
+
+from geomim.kernels.trilinear.op import trilinear
 
 
 class DeformableAttention(nn.Module):
@@ -30,7 +31,7 @@ class DeformableAttention(nn.Module):
         if dim % heads:
             raise ValueError(f"dim must be divisible by heads, got {dim} and {heads}")
         self.heads, self.points = heads, points
-        self.value = nn.Conv2d(dim, dim, 1)
+        self.value = nn.Linear(dim, dim)
         self.offset = nn.Linear(dim, heads * points * 2)
         self.weight = nn.Linear(dim, heads * points)
         self.out = nn.Linear(dim, dim)
@@ -39,7 +40,7 @@ class DeformableAttention(nn.Module):
     def forward(
         self,
         queries: Float[Tensor, "batch source y x c"],
-        frames: Float[Tensor, "batch source c y x"],
+        frames: Float[Tensor, "batch source y x c"],
         valid: Bool[Tensor, "batch source"],
     ) -> Float[Tensor, "batch y x c"]:
         """Read the valid frames.
@@ -49,28 +50,25 @@ class DeformableAttention(nn.Module):
             frames: Finite, also where invalid.
             valid: Frames that have a say. A cell without any gets what a frame of zeros gives.
         """
-        batch, source, rows, columns, _ = queries.shape
-        split = {"sizes": (batch * source, self.heads, -1, rows, columns)}
-        values = self.value(frames.flatten(0, 1)).reshape(split["sizes"]).flatten(0, 1)
-        places = self._places(queries)
+        batch, source = queries.shape[:2]
+        values = _heads_first(self.value(frames).unflatten(-1, (self.heads, -1)))
         weights = self.weight(queries).unflatten(-1, (self.heads, self.points)).float()
         weights = _heads_first(weights.softmax(dim=-1))
-        read = read_places(values, places, weights)
+        read = read_places(values, _heads_first(self._places(queries)), weights)
         read = read.unflatten(0, (batch, source, self.heads))
-        seen = valid.to(read.dtype).view(batch, source, 1, 1, 1)
+        seen = valid.to(read.dtype).view(batch, source, 1, 1, 1, 1)
         mean = (read * seen).sum(dim=1) / seen.sum(dim=1).clamp(min=1)
-        mean = mean.flatten(1, 2).mT.unflatten(1, (rows, columns))
-        return self.out(mean.to(queries.dtype))
+        return self.out(mean.movedim(1, -2).flatten(-2).to(queries.dtype))
 
     def _places(
         self, queries: Float[Tensor, "batch source y x c"]
-    ) -> Float[Tensor, "item query point 2"]:
+    ) -> Float[Tensor, "batch source y x head point 2"]:
         rows, columns = queries.shape[2:4]
         offsets = self.offset(queries).unflatten(-1, (self.heads, self.points, 2)).float()
         x = torch.arange(columns, dtype=torch.float32, device=queries.device) + 0.5
         y = torch.arange(rows, dtype=torch.float32, device=queries.device) + 0.5
         centres = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
-        return _heads_first(offsets + centres.view(rows, columns, 1, 1, 2))
+        return offsets + centres.view(rows, columns, 1, 1, 2)
 
     def _initialise(self) -> None:
         """Look 1, 2, ... cells away, each head in its own direction (Zhu et al. 2021)."""
@@ -85,10 +83,10 @@ class DeformableAttention(nn.Module):
 
 
 def read_places(
-    values: Float[Tensor, "item c y x"],
-    places: Float[Tensor, "item query point 2"],
-    weights: Float[Tensor, "item query point"],
-) -> Float[Tensor, "item c query"]:
+    values: Float[Tensor, "item y x c"],
+    places: Float[Tensor, "item *query point 2"],
+    weights: Float[Tensor, "item *query point"],
+) -> Float[Tensor, "item *query c"]:
     """Sum, in float32 or better, what bilinear interpolation finds; zero off the grid.
 
     Args:
@@ -97,14 +95,13 @@ def read_places(
         weights: Of the places.
     """
     dtype = torch.promote_types(values.dtype, torch.float32)
-    grid = 2 * places / places.new_tensor([values.shape[3], values.shape[2]]) - 1
-    found = functional.grid_sample(
-        values.to(dtype), grid.to(dtype), padding_mode="zeros", align_corners=False
-    )
-    return (found * weights.unsqueeze(1)).sum(dim=-1)
+    # The grid is a volume of one layer, whose middle is at 0.5.
+    points = nn.functional.pad(places.to(dtype).flatten(1, -2), (0, 1), value=0.5)
+    found, _ = trilinear(values.to(dtype).unsqueeze(1), points)
+    return (found.reshape(*weights.shape, -1) * weights.unsqueeze(-1)).sum(dim=-2)
 
 
 def _heads_first(
     parts: Float[Tensor, "batch source y x head *rest"],
-) -> Float[Tensor, "item query *rest"]:
-    return parts.movedim(4, 2).flatten(3, 4).flatten(0, 2)
+) -> Float[Tensor, "item y x *rest"]:
+    return parts.movedim(4, 2).flatten(0, 2)

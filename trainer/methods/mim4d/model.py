@@ -29,7 +29,7 @@ from trainer.methods.mim4d.rigs import RigMotion, rig_motion
 from trainer.methods.mim4d.scene_flow import VelocityField, carry
 from trainer.methods.mim4d.temporal import copy_nearest_seen
 from trainer.methods.mim4d.visibility import hide_padding
-from trainer.methods.mim4d.volumes import Volumes, align
+from trainer.methods.mim4d.volumes import Volumes, align, pick
 
 
 @final
@@ -114,8 +114,7 @@ class Mim4dModel(nn.Module):
         """Return the volumes of the planned frames, their own and rebuilt ones."""
         motion = rig_motion(batch, key=self.key)
         volumes = self.volumes(batch, motion, plan)
-        items = torch.arange(len(plan.frames), device=plan.frames.device)[:, None]
-        direct = volumes.features[items, plan.frames]
+        direct = pick(volumes, plan.frames).features
         if self.moments == 1:
             return Scenes(direct, None, None, torch.zeros_like(plan.frames, dtype=torch.bool))
         others = others_of(motion.valid, plan.frames)
@@ -157,14 +156,13 @@ class Mim4dModel(nn.Module):
         known: Bool[Tensor, "batch time"],
     ) -> Rebuilt:
         """Return one moment's volume of each clip, from the known others."""
-        items = torch.arange(len(frame), device=frame.device)
-        rig_from_world = motion.world_from_rig[items, frame].inverse()
-        there = RigidTransform(
-            rig_from_world.rotation[:, None], rig_from_world.translation[:, None]
-        )
-        aligned = align(volumes, self.grid, target_from_source=there @ motion.world_from_rig)
-        target_s = motion.seconds[items, frame]
-        moments = (motion.seconds, target_s, known)
+        items, at = torch.arange(len(frame), device=frame.device)[:, None], frame[:, None]
+        others = torch.arange(known.shape[1] - 1, device=frame.device).expand(len(frame), -1)
+        others = others + (others >= at)
+        there = motion.world_from_rig[items, at].inverse() @ motion.world_from_rig[items, others]
+        aligned = align(pick(volumes, others), self.grid, target_from_source=there)
+        target_s = motion.seconds[items, at].squeeze(1)
+        moments = (motion.seconds[items, others], target_s, known[items, others])
         if self.velocity is None:
             start = Rebuilt(copy_nearest_seen(aligned, *moments), None)
         else:

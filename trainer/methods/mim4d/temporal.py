@@ -24,6 +24,7 @@ from trainer.methods.vit import sincos_positions
 QueryKind = Literal["separable", "full"]
 Decoded = Literal["correction", "volume"]
 
+_EPS = 1e-6
 _FREQUENCIES_HZ = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 
@@ -85,7 +86,7 @@ class TemporalDecoder(nn.Module):
         shapes = [shape for shape in (short, long) if shape is not None]
         if not shapes:
             raise ValueError("short or long must be a branch, got None for both")
-        self.project = nn.Sequential(nn.Conv2d(folded, dim, 1, bias=False), LayerNorm2d(dim))
+        self.project = nn.Sequential(nn.Linear(folded, dim, bias=False), nn.LayerNorm(dim, _EPS))
         self.branches = nn.ModuleList(
             TemporalBranch(dim, cells[1:], shape, queries=queries) for shape in shapes
         )
@@ -108,8 +109,9 @@ class TemporalDecoder(nn.Module):
             valid: Frames there are. Without any, the result is what is expected of every scene.
         """
         known = valid.view(*valid.shape, 1, 1, 1, 1)
-        folded = rearrange(volumes.masked_fill(~known, 0), "b s c z y x -> (b s) (c z) y x")
-        frames = self.project(folded).unflatten(0, valid.shape)
+        frames = self.project(
+            rearrange(volumes.masked_fill(~known, 0), "b s c z y x -> b s y x (c z)")
+        )
         # Differences first: a clock's seconds may be too many for float32.
         offsets_s = (times_s - target_time_s.unsqueeze(1)).masked_fill(~valid, 0).float()
         views = [branch(frames, offsets_s, valid) for branch in self.branches]
@@ -123,7 +125,7 @@ class TemporalBranch(nn.Module):
     def __init__(self, dim: int, cells: tuple[int, int], shape: Branch, *, queries: QueryKind):
         super().__init__()
         self.frames = shape.frames
-        self.reduce = nn.Sequential(nn.Conv2d(dim, shape.dim, 1), LayerNorm2d(shape.dim))
+        self.reduce = nn.Sequential(nn.Linear(dim, shape.dim), nn.LayerNorm(shape.dim, _EPS))
         self.queries = CellQueries(cells, shape.dim, kind=queries)
         self.target_time = TimeEmbedding(shape.dim)
         self.source_time = TimeEmbedding(3 * shape.dim)
@@ -131,7 +133,7 @@ class TemporalBranch(nn.Module):
 
     def forward(
         self,
-        frames: Float[Tensor, "batch source c y x"],
+        frames: Float[Tensor, "batch source y x c"],
         offsets_s: Float[Tensor, "batch source"],
         valid: Bool[Tensor, "batch source"],
     ) -> Float[Tensor, "batch y x c2"]:
@@ -150,8 +152,7 @@ class TemporalBranch(nn.Module):
             frames = frames[torch.arange(len(frames), device=frames.device)[:, None], nearest]
             offsets_s, valid = offsets_s.gather(1, nearest), valid.gather(1, nearest)
         added, scale, shift = self.source_time(offsets_s).chunk(3, dim=-1)
-        values = self.reduce(frames.flatten(0, 1)).unflatten(0, valid.shape)
-        values = values + added.unflatten(-1, (-1, 1, 1))
+        values = self.reduce(frames) + added[:, :, None, None]
         queries = self.queries() + instant.view(len(instant), 1, 1, -1)
         for layer in self.layers:
             queries = layer(queries, self.queries.positions, values, scale, shift, valid)
@@ -173,7 +174,7 @@ class TemporalLayer(nn.Module):
         self,
         queries: Float[Tensor, "batch y x c"],
         positions: Float[Tensor, "y x c"],
-        values: Float[Tensor, "batch source c y x"],
+        values: Float[Tensor, "batch source y x c"],
         scale: Float[Tensor, "batch source c"],
         shift: Float[Tensor, "batch source c"],
         valid: Bool[Tensor, "batch source"],

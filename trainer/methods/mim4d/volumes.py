@@ -9,7 +9,7 @@ from functools import partial, reduce
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from geomim.cameras import Camera
@@ -113,6 +113,19 @@ class LiftedVolumes(nn.Module):
         return Volumes(torch.where(known, normed, 0.0), around)
 
 
+def pick(volumes: Volumes, moments: Int[Tensor, "batch some"]) -> Volumes:
+    """Return some moments of each clip."""
+    batch, time = volumes.seen.shape[:2]
+    items = torch.arange(batch, device=moments.device)[:, None]
+    index = (items * time + moments).flatten()
+    # An index_select lays out anew: so channels stay beside each other.
+    cells = volumes.features.movedim(2, -1).flatten(0, 1).index_select(0, index)
+    seen = volumes.seen.flatten(0, 1).index_select(0, index)
+    return Volumes(
+        cells.unflatten(0, moments.shape).movedim(-1, 2), seen.unflatten(0, moments.shape)
+    )
+
+
 def align(volumes: Volumes, grid: VoxelGrid, *, target_from_source: RigidTransform) -> Volumes:
     """Move volumes by metres into other frames, each by its own motion.
 
@@ -124,8 +137,8 @@ def align(volumes: Volumes, grid: VoxelGrid, *, target_from_source: RigidTransfo
         grid: The same in all frames.
         target_from_source: With the batch ``(batch, time)``.
     """
-    seen = volumes.seen.unsqueeze(2).to(volumes.features.dtype)
-    stacked = torch.cat([volumes.features, seen], dim=2)
+    seen = volumes.seen.unsqueeze(-1).to(volumes.features.dtype)
+    stacked = torch.cat([volumes.features.movedim(2, -1), seen], dim=-1).movedim(-1, 2)
     moved = warp_volume(stacked, grid, target_from_source=target_from_source)
     count = volumes.features.shape[2]
     return Volumes(moved.volume[:, :, :count], moved.volume[:, :, count] >= 0.5)

@@ -7,7 +7,7 @@ from geomim.cameras import PinholeCamera
 from geomim.grids import VoxelGrid, sample_volume
 from geomim.lifting import lift_by_pulling, lift_by_pushing
 from geomim.transforms import RigidTransform
-from trainer.methods.mim4d.volumes import LiftedVolumes, Volumes, align
+from trainer.methods.mim4d.volumes import LiftedVolumes, Volumes, align, pick
 
 GRID = VoxelGrid.from_bounds((-8.0, -8.0, -1.0), (8.0, 8.0, 3.0), shape=(16, 16, 4))
 EDGES = torch.linspace(0.5, 8.5, 9)
@@ -211,3 +211,11 @@ def test_aligned_features_are_found_at_the_moved_point():
     before = sample_volume(features[0, 0], points, GRID).values
     behind = sample_volume(moved.features[0, 0], motion[0, 0].apply(points), GRID).values
     torch.testing.assert_close(before, behind)
+
+
+def test_each_clip_gives_the_moments_asked_of_it():
+    volumes = Volumes(torch.rand(2, 3, 4, 1, 2, 5), torch.rand(2, 3, 1, 2, 5) > 0.5)
+    picked = pick(volumes, torch.tensor([[2, 0], [1, 1]]))
+    for clip, places in enumerate([[2, 0], [1, 1]]):
+        assert torch.equal(picked.features[clip], volumes.features[clip, places])
+        assert torch.equal(picked.seen[clip], volumes.seen[clip, places])
