@@ -110,7 +110,7 @@ class TemporalDecoder(nn.Module):
         """
         known = valid.view(*valid.shape, 1, 1, 1, 1)
         frames = self.project(
-            rearrange(volumes.masked_fill(~known, 0), "b s c z y x -> b s y x (c z)")
+            rearrange(torch.where(known, volumes, 0.0), "b s c z y x -> b s y x (c z)")
         )
         # Differences first: a clock's seconds may be too many for float32.
         offsets_s = (times_s - target_time_s.unsqueeze(1)).masked_fill(~valid, 0).float()
