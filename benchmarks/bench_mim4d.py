@@ -3,9 +3,9 @@
 At the sizes of mim4d.yaml: 512 rays in each of 6 views, 72 samples and 24 more, a volume of 180 x
 180 x 5 cells of 32 channels. Pixels become rays, rays samples, samples distances and colours, and
 these colour and distance along the ray; the gradients are those of the volume and of the field.
-Both contenders run the same code, once by our kernels, once by their references. What the two share
-are the field's networks, 10 layers of width 16: with one layer each, what is left is what kernels
-are for. ``profile_mim4d.py`` has the shares of a whole step.
+Both contenders run the same code, once by our kernels, once by their references. The field's
+networks are 10 layers of width 16; with one layer each, the rest is left. ``profile_mim4d.py`` has
+the shares of a whole step.
 """
 
 from collections.abc import Iterator

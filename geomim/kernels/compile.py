@@ -79,6 +79,11 @@ def kernel_inline(function: Callable[..., Any]) -> Callable[..., Any]:
     return numba.njit(forceinline=True, **_OPTIONS)(inspect.unwrap(function))
 
 
+def kernel_call(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a large piece of a kernel once for all its calls, so that compiling is shorter."""
+    return numba.njit(**_OPTIONS)(inspect.unwrap(function))
+
+
 def _package_digest(function: types.FunctionType) -> str:
     """Return what tells this state of a ``cpu`` package from others; nothing for a single file.
 

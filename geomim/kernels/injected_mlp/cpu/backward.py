@@ -7,7 +7,7 @@ derivative of the first output along it, whose gradients come from going up and 
 import numpy as np
 from numba import prange
 
-from geomim.kernels.compile import kernel, kernel_inline
+from geomim.kernels.compile import kernel, kernel_call, kernel_inline
 from geomim.kernels.injected_mlp.cpu.forward import JOBS, POINTS, ascend, keep, load
 from geomim.kernels.injected_mlp.cpu.tiles import (
     ROWS,
@@ -16,6 +16,7 @@ from geomim.kernels.injected_mlp.cpu.tiles import (
     add_transposed_product,
     add_transposed_products,
     padded,
+    set_product,
 )
 from geomim.kernels.injected_mlp.cpu.weights import AXES, add_flat, lay_out, room_down, room_up
 
@@ -39,6 +40,7 @@ def differentiate(
     blocks = (count + POINTS - 1) // POINTS
     jobs = min(JOBS, blocks)
     rows = 2 * POINTS if along_inputs.shape[0] > 0 else POINTS
+    nothing = np.zeros((1, max(wide, padded(channels))), real)
     parts = np.zeros((jobs, weights.shape[0]), real)
     for job in prange(jobs):
         sums = room_up(real, channels, width, layers, outs)
@@ -62,16 +64,14 @@ def differentiate(
                 load(along_inputs, first, size, x, POINTS)
                 load(along_position, first, size, place, POINTS)
             ascend(x, place, up, layers, channels, width, beta, u, v, slopes, bends)
-            by_x[:] = 0
             _descend(
-                x, place, down, layers, channels, width, outs, u, slopes, bends,
+                x, place, down, nothing, layers, channels, width, outs, u, slopes, bends,
                 ends, v, a, sums, by_x, by_inputs.shape[0] > 0,
             )  # fmt: skip
             if by_inputs.shape[0] > 0:
                 keep(by_x, by_inputs, first, size)
             if by_position.shape[0] > 0:
-                by_place[:] = 0
-                add_product(a, 0, down[0], 0, by_place, 0, POINTS, width)
+                set_product(a, 0, down[0], 0, nothing, 0, by_place, 0, POINTS, width)
                 keep(by_place, by_position, first, size)
         add_flat(channels, width, layers, outs, sums, parts[job])
     for job in range(jobs):
@@ -84,9 +84,9 @@ def _up_to_rows(size):
     return (size + ROWS - 1) // ROWS * ROWS
 
 
-@kernel_inline
+@kernel_call
 def _descend(
-    x, place, down, layers, channels, width, outs, u, slopes, bends,
+    x, place, down, nothing, layers, channels, width, outs, u, slopes, bends,
     ends, v, a, sums, by_x, for_inputs,
 ):  # fmt: skip
     """Add to the gradients of weights and of inputs; leave those of what the position gave."""
@@ -96,8 +96,7 @@ def _descend(
     last = layers - 1
     add_transposed_product(u, last * rows, ends, 0, sums[3], 0, _up_to_rows(width), rows)
     add_sum(one, ends, 0, sums[6], 0, POINTS)
-    a[:] = 0
-    add_product(ends, 0, down[3], 0, a, last * rows, rows, outs)
+    set_product(ends, 0, down[3], 0, nothing, 0, a, last * rows, rows, outs)
     for layer in range(last - 1, -1, -1):
         block = _U(POINTS * wide)
         at = _U((layer + 1) * rows * wide)
@@ -106,10 +105,12 @@ def _descend(
             u, layer * rows, v, 0, sums[2], layer * wide, _up_to_rows(width), rows
         )
         add_sum(one, v, 0, sums[5], layer * ROWS, POINTS)
-        add_product(v, 0, down[2], layer * width, a, layer * rows, rows, width)
+        set_product(v, 0, down[2], layer * width, nothing, 0, a, layer * rows, rows, width)
     for layer in range(layers):
         add_sum(one, a, layer * rows, sums[4], layer * ROWS, POINTS)
-        if for_inputs:
+    if for_inputs:
+        set_product(a, 0, down[1], 0, nothing, 0, by_x, 0, POINTS, width)
+        for layer in range(1, layers):
             add_product(a, layer * rows, down[1], layer * width, by_x, 0, POINTS, width)
     add_transposed_products(x, a, sums[1], _up_to_rows(channels), rows, layers)
     add_transposed_product(place, 0, a, 0, sums[0], 0, ROWS, rows)

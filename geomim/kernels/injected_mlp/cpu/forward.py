@@ -7,7 +7,7 @@
 import numpy as np
 from numba import prange
 
-from geomim.kernels.compile import kernel, kernel_inline
+from geomim.kernels.compile import kernel, kernel_call, kernel_inline
 from geomim.kernels.injected_mlp.cpu.activations import activate
 from geomim.kernels.injected_mlp.cpu.tiles import (
     ROWS,
@@ -26,25 +26,34 @@ _U = np.uint64
 @kernel_inline
 def load(values, first, count, rows, rows_first):
     """Fill a block's rows with those of ``values``; rows beyond are 0."""
-    columns = values.shape[1]
-    for p in range(count):
-        for c in range(columns):
-            rows[rows_first + p, c] = values[first + p, c]
-    for p in range(count, POINTS):
-        for c in range(columns):
-            rows[rows_first + p, c] = 0
+    _copy(values, first, rows, rows_first, count)
+    for p in range(rows_first + count, rows_first + POINTS):
+        for c in range(values.shape[1]):
+            rows[p, c] = 0
 
 
 @kernel_inline
 def keep(rows, values, first, count):
     """Fill rows of ``values`` with those of a block."""
-    columns = values.shape[1]
-    for p in range(count):
-        for c in range(columns):
-            values[first + p, c] = rows[p, c]
+    _copy(rows, 0, values, first, count)
 
 
 @kernel_inline
+def _copy(source, source_first, target, target_first, count):
+    """Fill rows with others, as far as both reach."""
+    columns = min(source.shape[1], target.shape[1])
+    if source.shape[1] == target.shape[1]:
+        flat, out = source.reshape(-1), target.reshape(-1)
+        at, to = _U(source_first * columns), _U(target_first * columns)
+        for i in range(_U(count * columns)):
+            out[to + i] = flat[at + i]
+        return
+    for p in range(count):
+        for c in range(columns):
+            target[target_first + p, c] = source[source_first + p, c]
+
+
+@kernel_call
 def ascend(x, place, up, layers, channels, width, sharpness, u, v, slopes, bends):
     """Fill what every layer is given, and the derivatives of the activations by their arguments.
 
@@ -107,6 +116,7 @@ def evaluate(position, inputs, weights, width, layers, sharpness, outputs, by_po
     down = room_down(real, channels, width, layers, outs)
     lay_out(weights, channels, width, layers, outs, up, down)
     wide, beta = padded(width), real.type(sharpness)
+    nothing = np.zeros((1, max(wide, padded(channels))), real)
     blocks = (count + POINTS - 1) // POINTS
     jobs = min(JOBS, blocks)
     for job in prange(jobs):
@@ -126,23 +136,21 @@ def evaluate(position, inputs, weights, width, layers, sharpness, outputs, by_po
             set_product(u, (layers - 1) * POINTS, up[3], 0, up[6], 0, out, 0, POINTS, width)
             keep(out, outputs, first, size)
             if by_inputs.shape[0] > 0:
-                _descend(down, layers, width, slopes, v, a, x, place)
+                _descend(down, nothing, layers, width, slopes, v, a, x, place)
                 keep(x, by_inputs, first, size)
                 keep(place, by_position, first, size)
 
 
-@kernel_inline
-def _descend(down, layers, width, slopes, v, a, by_inputs, by_position):
+@kernel_call
+def _descend(down, nothing, layers, width, slopes, v, a, by_inputs, by_position):
     """Fill the derivatives of the first output by inputs and position."""
     flat_v, flat_a = v.reshape(-1), a.reshape(-1)
     # All points begin with the first row of the last layer.
     set_product(v, 0, a, 0, down[3], 0, a, 0, POINTS, 0)
-    by_inputs[:] = 0
-    by_position[:] = 0
-    add_product(a, 0, down[1], (layers - 1) * width, by_inputs, 0, POINTS, width)
+    last = (layers - 1) * width
+    set_product(a, 0, down[1], last, nothing, 0, by_inputs, 0, POINTS, width)
     for layer in range(layers - 2, -1, -1):
         weigh(flat_a, slopes, _U(layer * flat_a.shape[0]), flat_v)
-        a[:] = 0
-        add_product(v, 0, down[2], layer * width, a, 0, POINTS, width)
+        set_product(v, 0, down[2], layer * width, nothing, 0, a, 0, POINTS, width)
         add_product(a, 0, down[1], layer * width, by_inputs, 0, POINTS, width)
-    add_product(a, 0, down[0], 0, by_position, 0, POINTS, width)
+    set_product(a, 0, down[0], 0, nothing, 0, by_position, 0, POINTS, width)

@@ -10,12 +10,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import numba
 from llvmlite import binding, ir
 from numba import types
 from numba.extending import intrinsic
 
-from geomim.kernels.compile import kernel_inline
+from geomim.kernels.compile import kernel_call, kernel_inline
 
 ROWS = 8
 PADDING = 16
@@ -214,6 +213,7 @@ def _everywhere(builder, number, wide):
 _one_register, _two_registers = _tile(1), _tile(2)
 
 
+@kernel_call
 def _multiply(
     a, a_row, a_step, b, b_row, b_next,
     start, start_row, start_next, out, out_row, out_next, rows, registers, depth,
@@ -234,7 +234,3 @@ def _multiply(
                 start, r * start_row + n * start_next, start_row, start_next,
                 out, r * out_row + n * out_next, out_row, out_next, depth,
             )  # fmt: skip
-
-
-# Once for all, and not inlined: there are dozens of calls.
-_multiply = numba.njit(nogil=True, error_model="numpy")(inspect.unwrap(_multiply))

@@ -7,13 +7,13 @@ transposed, to go down it is not. The bias of layer ``l`` is row ``l * ROWS``; t
 
 import numpy as np
 
-from geomim.kernels.compile import kernel_inline
+from geomim.kernels.compile import kernel_call, kernel_inline
 from geomim.kernels.injected_mlp.cpu.tiles import ROWS, padded
 
 AXES = 3
 
 
-@kernel_inline
+@kernel_call
 def room_up(real, channels, width, layers, outs):
     """Return zeros for the transposed weights of position, injections, layers and the last.
 
@@ -31,7 +31,7 @@ def room_up(real, channels, width, layers, outs):
     )
 
 
-@kernel_inline
+@kernel_call
 def room_down(real, channels, width, layers, outs):
     """Return zeros for the weights of position, injections, layers and the last."""
     wide = padded(width)
@@ -43,7 +43,7 @@ def room_down(real, channels, width, layers, outs):
     )
 
 
-@kernel_inline
+@kernel_call
 def lay_out(flat, channels, width, layers, outs, up, down):
     """Fill both forms of the weights."""
     at = _lay_weight(flat, 0, width, AXES, up[0], 0, down[0], 0)
@@ -75,7 +75,7 @@ def _lay_bias(flat, at, outs, up, up_first):
     return at + outs
 
 
-@kernel_inline
+@kernel_call
 def add_flat(channels, width, layers, outs, up, flat):
     """Add gradients of the transposed weights to those of the flat ones."""
     at = _add_weight(flat, 0, width, AXES, up[0], 0)
