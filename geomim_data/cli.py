@@ -195,6 +195,7 @@ def _synth_nuscenes(arguments: argparse.Namespace, progress: "Progress") -> str:
         seed=arguments.seed,
         image_scale=arguments.image_scale,
         version=arguments.version,
+        between=not arguments.key_frames,
         workers=arguments.workers,
         progress=progress,
     )
@@ -336,6 +337,9 @@ def _add_synth(parser: argparse.ArgumentParser) -> None:
     )
     nuscenes.add_argument(
         "--version", default="v1.0-mini", help="the folder of tables (default: v1.0-mini)"
+    )
+    nuscenes.add_argument(
+        "--key-frames", action="store_true", help="nothing between them: a third of the time"
     )
     nuscenes.set_defaults(synthesize=_synth_nuscenes)
 

@@ -56,6 +56,7 @@ def synthesize_nuscenes(
     seed: int = 0,
     image_scale: float = IMAGE_SCALE,
     version: str = VERSION,
+    between: bool = True,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> None:
@@ -71,6 +72,7 @@ def synthesize_nuscenes(
         seed: Where all randomness comes from.
         image_scale: Size of the images as a share of 1600 x 900, of the same field of view.
         version: Name of the folder of tables.
+        between: Whether there are images and sweeps between key frames, as nuScenes has them.
         workers: Processes to share the scenes; with 1, this one writes them.
         progress: Hears how far it has come.
 
@@ -80,7 +82,7 @@ def synthesize_nuscenes(
     """
     if not 1 <= scenes <= _MOST_SCENES:
         raise ValueError(f"scenes must be 1 to {_MOST_SCENES}, got {scenes}")
-    recipe = _Recipe(seed, seconds, image_size(image_scale))
+    recipe = _Recipe(seed, seconds, image_size(image_scale), between)
     with appearing(Path(out).absolute()) as root:
         for kind in ("samples", "sweeps"):
             for channel in (*CAMERAS, LIDAR):
@@ -105,6 +107,7 @@ class _Recipe:
     seed: int
     seconds: float
     size: tuple[int, int]
+    between: bool = True
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -133,6 +136,7 @@ class _Recipe:
             street=street(seeds[0], seconds=self.seconds, middle=middle),
             rig=draw_rig(np.random.default_rng(seeds[1]), size=self.size),
             samples=self.samples,
+            between=self.between,
         )
 
 

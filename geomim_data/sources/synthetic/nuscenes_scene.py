@@ -63,6 +63,8 @@ class RecordedDrive:
     street: Street
     rig: Rig
     samples: int
+    between: bool = True
+    """Whether the sensors fire between key frames too."""
 
     @property
     def name(self) -> str:
@@ -79,6 +81,26 @@ class RecordedDrive:
         """The timestamp of the first key frame: time 0 of the street."""
         return _FIRST_US + self.number * _SCENE_US
 
+    @property
+    def exposures_per_sample(self) -> int:
+        """How many frames of a camera there are for each key frame."""
+        return EXPOSURES_PER_SAMPLE if self.between else 1
+
+    @property
+    def sweeps_per_sample(self) -> int:
+        """How many turns of the lidar there are for each key frame."""
+        return SWEEPS_PER_SAMPLE if self.between else 1
+
+    @property
+    def sweeps_us(self) -> Int64[np.ndarray, " sweep"]:
+        """When the turns of the lidar end, in microseconds after the first key frame."""
+        return sweeps_us(self.samples, per_sample=self.sweeps_per_sample)
+
+    def exposures_us(self, channel: str) -> Int64[np.ndarray, " frame"]:
+        """Return when a camera fires, in microseconds after the first key frame."""
+        fires_at = self.rig.cameras[channel].fires_at
+        return exposures_us(fires_at, self.samples, per_sample=self.exposures_per_sample)
+
     def token(self, *parts: object) -> str:
         """Return a token that no other scene or seed has."""
         return token(self.seed, self.name, *parts)
@@ -86,7 +108,7 @@ class RecordedDrive:
     def camera(self, channel: str) -> Camera:
         """Return when and from where a camera takes its frames."""
         mounted = self.rig.cameras[channel]
-        time_s = exposures_us(mounted.fires_at, self.samples) / 1e6
+        time_s = self.exposures_us(channel) / 1e6
         return Camera(
             mounted, time_s, self.street.ego.world_from_ego(time_s) @ mounted.ego_from_cam
         )
@@ -99,7 +121,7 @@ class RecordedDrive:
 
     def sweep(self, number: int) -> Sweep:
         """Return the points of one turn of the lidar."""
-        end_s = float(sweeps_us(self.samples)[number] / 1e6)
+        end_s = float(self.sweeps_us[number] / 1e6)
         return measure_sweep(self.street, self.rig.ego_from_lidar, end_s)
 
 
@@ -118,7 +140,7 @@ class SceneWriter:
         """Write everything and return the rows; ``advance`` hears of images and sweeps."""
         channels = list(self._drive.rig.cameras)
         counts = [len(self._drive.camera(channel).time_s) for channel in channels]
-        total = sum(counts) + len(sweeps_us(self._drive.samples))
+        total = sum(counts) + len(self._drive.sweeps_us)
         done = 0
         for channel, count in zip(channels, counts, strict=True):
             names = self._add_camera(channel)
@@ -138,9 +160,10 @@ class SceneWriter:
         view = self._drive.render(channel, frame)
         data = simplejpeg.encode_jpeg(view.rgb, quality=JPEG_QUALITY, colorsubsampling="420")
         (self._root / name).write_bytes(data)
-        if frame % EXPOSURES_PER_SAMPLE:
+        sample, between = divmod(frame, self._drive.exposures_per_sample)
+        if between:
             return
-        sample, street = frame // EXPOSURES_PER_SAMPLE, self._drive.street
+        street = self._drive.street
         camera = self._drive.camera(channel)
         self._whole[sample] += unoccluded_pixels(
             street,
@@ -155,9 +178,10 @@ class SceneWriter:
         sweep = self._drive.sweep(number)
         rows = np.column_stack([sweep.points_lidar, sweep.intensity, sweep.ring])
         (self._root / name).write_bytes(rows.astype("<f4").tobytes())
-        if number % SWEEPS_PER_SAMPLE:
+        sample, between = divmod(number, self._drive.sweeps_per_sample)
+        if between:
             return
-        sample, end_s = number // SWEEPS_PER_SAMPLE, number * 0.05
+        end_s = sample * 0.5
         world_from_lidar = self._drive.street.ego.world_from_ego(np.array([end_s]))[0]
         world_from_lidar @= self._drive.rig.ego_from_lidar
         # What a reader of the file sees: single precision.
@@ -171,14 +195,14 @@ class SceneWriter:
         # nuScenes puts the centre of the first pixel at (0, 0).
         matrix[:2, 2] -= 0.5
         self._add_calibration(channel, mounted.ego_from_cam, matrix.tolist())
-        times = drive.start_us + exposures_us(mounted.fires_at, drive.samples)
-        return self._add_data(channel, times, EXPOSURES_PER_SAMPLE, mounted.camera.size, "jpg")
+        times, every = drive.start_us + drive.exposures_us(channel), drive.exposures_per_sample
+        return self._add_data(channel, times, every, mounted.camera.size, "jpg")
 
     def _add_lidar(self) -> list[str]:
         drive = self._drive
         self._add_calibration(LIDAR, drive.rig.ego_from_lidar, [])
-        times = drive.start_us + sweeps_us(drive.samples)
-        return self._add_data(LIDAR, times, SWEEPS_PER_SAMPLE, (0, 0), "pcd")
+        times = drive.start_us + drive.sweeps_us
+        return self._add_data(LIDAR, times, drive.sweeps_per_sample, (0, 0), "pcd")
 
     def _add_calibration(
         self, channel: str, ego_from_sensor: RigidTransform, intrinsic: list[list[float]]

@@ -73,20 +73,23 @@ def draw_rig(rng: Generator, *, size: tuple[int, int]) -> Rig:
     return Rig(cameras, turned @ wobble)
 
 
-def exposures_us(fires_at: float, samples: int) -> Int64[np.ndarray, " frame"]:
+def exposures_us(
+    fires_at: float, samples: int, *, per_sample: int = EXPOSURES_PER_SAMPLE
+) -> Int64[np.ndarray, " frame"]:
     """Return when a camera fires, in microseconds after the first key frame of the lidar.
 
     As on nuScenes' cars a camera fires when the lidar looks along its axis, and twelve times in
     twenty turns, spread as evenly as whole turns allow.
     """
-    frames = np.arange((samples - 1) * EXPOSURES_PER_SAMPLE + 1)
-    turns = frames * SWEEPS_PER_SAMPLE // EXPOSURES_PER_SAMPLE
+    frames = np.arange((samples - 1) * per_sample + 1)
+    turns = frames * SWEEPS_PER_SAMPLE // per_sample
     return turns * SWEEP_US + round((fires_at - 1) * SWEEP_US)
 
 
-def sweeps_us(samples: int) -> Int64[np.ndarray, " sweep"]:
+def sweeps_us(samples: int, *, per_sample: int = SWEEPS_PER_SAMPLE) -> Int64[np.ndarray, " sweep"]:
     """Return when the turns of the lidar end, in microseconds after the first key frame."""
-    return np.arange((samples - 1) * SWEEPS_PER_SAMPLE + 1) * SWEEP_US
+    turns = np.arange((samples - 1) * per_sample + 1) * SWEEPS_PER_SAMPLE // per_sample
+    return turns * SWEEP_US
 
 
 def _mount(

@@ -303,6 +303,20 @@ def test_neither_workers_nor_other_scenes_change_a_scene(root, tmp_path):
     assert not set(alone.values()) & {both[name] for name in both if "-0001__" in name}
 
 
+def test_key_frames_alone_are_those_of_the_whole_drive(root, tmp_path):
+    synthesize_nuscenes(tmp_path / "keys", scenes=1, between=False, **OPTIONS)
+    assert digests(tmp_path / "keys", "samples") == digests(root, "samples")
+    assert not digests(tmp_path / "keys", "sweeps")
+    tables = tmp_path / "keys" / "v1.0-mini"
+    for name in ("sample", "sample_annotation", "scene"):
+        assert (tables / f"{name}.json").read_bytes() == (
+            root / "v1.0-mini" / f"{name}.json"
+        ).read_bytes()
+    rows = json.loads((tables / "sample_data.json").read_text())
+    assert len(rows) == 2 * len(SENSORS)
+    assert all(row["is_key_frame"] for row in rows)
+
+
 def test_other_seeds_and_scenes_are_other_streets():
     drives = [recorded_drive(0, **OPTIONS), recorded_drive(1, **OPTIONS)]
     drives.append(recorded_drive(0, **(OPTIONS | {"seed": 2})))
