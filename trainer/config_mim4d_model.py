@@ -248,6 +248,11 @@ class LossConfig(Section):
         default=0.0, description="signed distance close to the measured surface (release: off)"
     )
     truncation_m: Positive = Field(default=0.1, description="metres; how close is close (release)")
+    depth_bins: NotNegative = Field(
+        default=0.0,
+        description="cross-entropy of the depth net to the bins of lidar points, as BEVDepth has "
+        "it (our choice: off)",
+    )
     flow_boxes: NotNegative = Field(
         default=0.0,
         description="L1 in m/s of scene flow's velocities to those of the key frame's boxes, in "

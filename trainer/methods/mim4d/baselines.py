@@ -10,8 +10,8 @@ from torch.nn.functional import avg_pool2d
 from geomim.warping import sample_bilinear
 from geomim_data.clip_batch import ClipBatch
 from trainer.config_mim4d_model import RenderConfig
-from trainer.methods.mim4d.planning import views_of
-from trainer.methods.mim4d.rays import TargetRays, lidar_pixels
+from trainer.methods.mim4d.planning import lidar_of, views_of
+from trainer.methods.mim4d.rays import TargetRays
 from trainer.methods.mim4d.rigs import RigMotion
 
 CELL_PIXELS = 16
@@ -35,15 +35,7 @@ def mean_depth(
             return None
         keys = torch.zeros(len(batch.scene), 1, dtype=torch.int64, device=batch.images.device)
         views = views_of(batch, keys)
-        seen = lidar_pixels(
-            batch.lidar,
-            views.camera,
-            world_from_cam=views.world_from_cam,
-            timestamp_us=views.timestamp_us,
-            valid=views.valid,
-            near_m=render.lidar_near_m,
-            far_m=render.lidar_far_m,
-        )
+        seen = lidar_of(render, batch.lidar, views)
         depth, number = (
             _over_cells(part.double()).sum(dim=(0, 1)) for part in (seen.depth, seen.valid)
         )

@@ -19,18 +19,22 @@ from trainer.methods.method import BackboneExport, ClipConstants, Losses
 from trainer.methods.mim4d.backbone import MaskedViT, initialise_backbone
 from trainer.methods.mim4d.baselines import copy_nearest, depth_at, mean_depth
 from trainer.methods.mim4d.convnext import MaskedConvNeXt
+from trainer.methods.mim4d.depth_losses import depth_bin_loss
 from trainer.methods.mim4d.drawing import copy_views, draw, render_views
 from trainer.methods.mim4d.flow_losses import flow_losses
 from trainer.methods.mim4d.losses import RayLossWeights, ray_losses
 from trainer.methods.mim4d.mmdet_names import mmdet_state
 from trainer.methods.mim4d.model import Mim4dModel, Rendering
+from trainer.methods.mim4d.parts import depth_edges
 from trainer.methods.mim4d.planning import (
     PlannedStep,
     fixed_targets,
     has_others,
+    lidar_of,
     plan_fixed,
     plan_key_frame,
     plan_randomly,
+    views_of,
 )
 from trainer.methods.mim4d.rays import TargetRays
 from trainer.methods.mim4d.rendering import RenderedRays
@@ -182,6 +186,12 @@ class Mim4d:
                 weights=weights,
                 ground_m=self.config.model.volume.ground_m,
             )
+        if weights.depth_bins and batch.lidar is not None:
+            model, frames = self.config.model, planned.plan.frames
+            edges = depth_edges(model, frames.device)
+            lidar = lidar_of(model.render, batch.lidar, views_of(batch, frames))
+            loss = depth_bin_loss(rendering.depth, edges, lidar)
+            terms["depth_bins"] = weights.depth_bins * loss
         zero = rendering.direct.rgb.sum() * 0
         total = torch.stack([zero, *terms.values()]).sum()
         return Losses(total, {f"loss_{name}": value for name, value in terms.items()})

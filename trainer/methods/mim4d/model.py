@@ -58,6 +58,8 @@ class Rendering(NamedTuple):
     """None where clips have one moment. Rays of frames without any other are not valid."""
     velocity: Float[Tensor, "batch frame 3 z y x"] | None
     """Of rebuilt volumes, in m/s along the axes of their rig's frame; None without scene flow."""
+    depth: tuple[Float[Tensor, "batch frame view bin _h _w"], ...]
+    """How likely the planned frames' places lie in each depth bin, a level each."""
 
 
 class Scenes(NamedTuple):
@@ -67,6 +69,14 @@ class Scenes(NamedTuple):
     rebuilt: Float[Tensor, "batch frame c z y x"] | None
     velocity: Float[Tensor, "batch frame 3 z y x"] | None
     has_others: Bool[Tensor, "batch frame"]
+    depth: tuple[Float[Tensor, "batch frame view bin _h _w"], ...]
+
+
+class Encoded(NamedTuple):
+    """Volumes of all moments, and the depth distributions that they were lifted by."""
+
+    volumes: Volumes
+    depth: tuple[Float[Tensor, "batch time view bin _h _w"], ...]
 
 
 class Rebuilt(NamedTuple):
@@ -105,18 +115,22 @@ class Mim4dModel(nn.Module):
         flat = rays.reshape(-1, rays.shape[-1])
         direct = self._render(scenes.direct, flat, plan)
         if scenes.rebuilt is None:
-            return Rendering(direct, None, None)
+            return Rendering(direct, None, None, scenes.depth)
         known = rays.valid & scenes.has_others[..., None]
         others = Rays(rays.origins, rays.directions, known).reshape(-1, rays.shape[-1])
-        return Rendering(direct, self._render(scenes.rebuilt, others, plan), scenes.velocity)
+        rebuilt = self._render(scenes.rebuilt, others, plan)
+        return Rendering(direct, rebuilt, scenes.velocity, scenes.depth)
 
     def scenes(self, batch: ClipBatch, plan: StepPlan) -> Scenes:
         """Return the volumes of the planned frames, their own and rebuilt ones."""
         motion = rig_motion(batch, key=self.key)
-        volumes = self.volumes(batch, motion, plan)
+        volumes, distributions = self.encode(batch, motion, plan)
+        items = torch.arange(len(plan.frames), device=plan.frames.device)[:, None]
+        depth = tuple(each[items, plan.frames] for each in distributions)
         direct = pick(volumes, plan.frames).features
         if self.moments == 1:
-            return Scenes(direct, None, None, torch.zeros_like(plan.frames, dtype=torch.bool))
+            alone = torch.zeros_like(plan.frames, dtype=torch.bool)
+            return Scenes(direct, None, None, alone, depth)
         others = others_of(motion.valid, plan.frames)
         rebuilt = [
             self.rebuild(volumes, motion, frame, known)
@@ -125,9 +139,9 @@ class Mim4dModel(nn.Module):
         features = torch.stack([each.features for each in rebuilt], dim=1)
         flows = [each.velocity for each in rebuilt if each.velocity is not None]
         velocity = torch.stack(flows, dim=1) if flows else None
-        return Scenes(direct, features, velocity, others.any(dim=-1))
+        return Scenes(direct, features, velocity, others.any(dim=-1), depth)
 
-    def volumes(self, batch: ClipBatch, motion: RigMotion, plan: StepPlan) -> Volumes:
+    def encode(self, batch: ClipBatch, motion: RigMotion, plan: StepPlan) -> Encoded:
         """Encode all images and lift them, each moment in the rig's frame of its own."""
         images = self._normalised(batch).flatten(0, 2)
         hidden = hide_padding(plan.hidden, batch.unpadded.flatten(0, 2), batch.camera.size)
@@ -138,15 +152,17 @@ class Mim4dModel(nn.Module):
         )
         levels = [maps[stride] for stride in self.config.neck.strides]
         shape = batch.valid.shape
-        return self.lifted(
+        depth = [self.depth_net(level).unflatten(0, shape) for level in levels]
+        volumes = self.lifted(
             [level.float().unflatten(0, shape) for level in levels],
-            [self.depth_net(level).unflatten(0, shape) for level in levels],
+            depth,
             depth_edges(self.config, images.device),
             camera=batch.camera,
             rig_from_cam=rigs.inverse() @ batch.world_from_cam,
             valid=batch.valid & motion.valid[..., None],
             grid=self.grid,
         )
+        return Encoded(volumes, tuple(depth))
 
     def rebuild(
         self,

@@ -10,13 +10,13 @@ from geomim.cameras import PinholeCamera
 from geomim.grids import VoxelGrid
 from geomim.rays import Rays
 from geomim.transforms import RigidTransform
-from geomim_data.clip_batch import ClipBatch
-from trainer.config_mim4d_model import Mim4dModelConfig
+from geomim_data.clip_batch import ClipBatch, ClipLidar
+from trainer.config_mim4d_model import Mim4dModelConfig, RenderConfig
 from trainer.methods.evaluation import VALIDATION_SEED
 from trainer.methods.masking import frame_generator, hide, random_ranks
 from trainer.methods.mim4d.model import Mim4dModel, StepPlan, others_of
 from trainer.methods.mim4d.parts import make_grid
-from trainer.methods.mim4d.rays import RayPlan, TargetRays, choose_rays, lidar_pixels
+from trainer.methods.mim4d.rays import LidarPixels, RayPlan, TargetRays, choose_rays, lidar_pixels
 from trainer.methods.mim4d.rigs import rig_motion
 from trainer.methods.mim4d.visibility import CELL, draw_paths
 
@@ -124,15 +124,7 @@ def choose_targets(
     )
     lidar = None
     if batch.lidar is not None:
-        lidar = lidar_pixels(
-            batch.lidar,
-            views.camera,
-            world_from_cam=views.world_from_cam,
-            timestamp_us=views.timestamp_us,
-            valid=views.valid,
-            near_m=render.lidar_near_m,
-            far_m=render.lidar_far_m,
-        )
+        lidar = lidar_of(render, batch.lidar, views)
     targets = choose_rays(
         views.images,
         views.camera,
@@ -167,6 +159,19 @@ def views_of(batch: ClipBatch, frames: Int[Tensor, "batch frame"]) -> Views:
         world_from_cam=batch.world_from_cam[at],
         timestamp_us=batch.timestamp_us[at],
         valid=batch.valid[at],
+    )
+
+
+def lidar_of(render: RenderConfig, lidar: ClipLidar, views: Views) -> LidarPixels:
+    """Return the lidar points in the views that a run counts."""
+    return lidar_pixels(
+        lidar,
+        views.camera,
+        world_from_cam=views.world_from_cam,
+        timestamp_us=views.timestamp_us,
+        valid=views.valid,
+        near_m=render.lidar_near_m,
+        far_m=render.lidar_far_m,
     )
 
 
