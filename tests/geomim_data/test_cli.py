@@ -198,8 +198,8 @@ def test_names_are_exported_lazily():
         ("scannet", ["--frames", 3], {"frames": 3}, "2 scenes of 3 frames"),
         (
             "nuscenes",
-            ["--seconds", 1.5, "--image-scale", 0.1, "--version", "v1.0-test"],
-            {"seconds": 1.5, "image_scale": 0.1, "version": "v1.0-test"},
+            ["--seconds", 1.5, "--image-scale", 0.1, "--version", "v1.0-test", "--key-frames"],
+            {"seconds": 1.5, "image_scale": 0.1, "version": "v1.0-test", "between": False},
             "2 scenes of 1.5 s",
         ),
     ],
