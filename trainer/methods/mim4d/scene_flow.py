@@ -6,6 +6,7 @@ is motion of things by themselves: a field of velocities, steady over the clip, 
 Whatever instant is asked for, features are looked up where its matter was at each moment.
 """
 
+import math
 from typing import Literal, NamedTuple
 
 import torch
@@ -16,6 +17,8 @@ from geomim.grids import VoxelGrid, sample_volume
 from trainer.methods.mim4d.volumes import Volumes
 
 Integrator = Literal["euler", "midpoint"]
+
+_GROUPS = 8
 
 
 class Motion(NamedTuple):
@@ -56,8 +59,10 @@ class VelocityField(nn.Module):
         self.encode = nn.Sequential(nn.Conv3d(channels + 2, hidden, 3, padding=1), nn.ReLU())
         mixing: list[nn.Module] = []
         for number in range(layers):
+            # Nearly all rests. Without a norm that drives every ReLU to 0 in 30 steps, for good.
             mixing += [
                 nn.Conv3d(hidden if number else 2 * hidden, hidden, 3, padding=1),
+                nn.GroupNorm(math.gcd(hidden, _GROUPS), hidden),
                 nn.ReLU(),
             ]
         self.mix = nn.Sequential(*mixing)

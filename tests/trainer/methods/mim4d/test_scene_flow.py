@@ -174,6 +174,21 @@ def test_an_untrained_network_moves_nothing_and_can_learn_to():
     assert model.confidence.weight.grad.abs().max() > 0
 
 
+@pytest.mark.parametrize("rate", [2e-3, 1e-2])
+def test_learning_that_nearly_all_rests_leaves_it_able_to_learn_more(rate):
+    model, generator = net(), torch.Generator().manual_seed(0)
+    optimiser = torch.optim.Adam(model.parameters(), lr=rate)
+    for _ in range(40):
+        volumes = clip(torch.rand(*CELLS, generator=generator))
+        velocity = predict(model, volumes, [[0.5]]).velocity
+        truth = torch.zeros_like(velocity)
+        truth[..., 2:4, 2:4] = 5 * torch.randn(3, 1, 1, 1, generator=generator)
+        optimiser.zero_grad()
+        (velocity - truth).abs().mean().backward()
+        optimiser.step()
+    assert model.velocity.weight.grad.abs().max() > 1e-3
+
+
 def test_the_order_of_moments_does_not_matter_but_their_times_do():
     model, volumes = awake(net()), clip(*torch.rand(3, *CELLS))
     motion = predict(model, volumes, [[0.0, 0.2, -0.3]])
