@@ -49,7 +49,7 @@ from trainer.methods.mim4d.drawing import copy_views, render_views
 from trainer.methods.mim4d.planning import plan_key_frame, views_of
 from trainer.methods.mim4d.rays import lidar_pixels
 from trainer.methods.mim4d.rigs import rig_motion
-from trainer.methods.mim4d.visibility import spread_cells
+from trainer.methods.mim4d.visibility import hidden_at
 from trainer.pretraining import pretrain
 
 # %% [markdown]
@@ -82,7 +82,7 @@ config = load_config(
     {
         "out": root / "run",
         "data.path": path,
-        "data.offsets": [0, -3, 3],
+        "data.offsets": [0, -0.25, 0.25],
         "data.scale": 1.0,
         "data.val": "train",
         "data.workers": 0,
@@ -140,8 +140,8 @@ copied = copy_views(model, batch, plan, cells)
 views, key = views_of(batch, plan.frames), model.key
 height, width = (int(side) for side in views.unpadded[0, 0].amax(dim=0))
 truth = views.images[0, 0, :, :, :height, :width].movedim(1, -1)
-hidden = spread_cells(plan.hidden, batch.camera.size).unflatten(0, batch.valid.shape)
-hidden = hidden[0, key, :, 0, :height, :width]
+hidden = hidden_at(plan.hidden, batch.camera.size).unflatten(0, batch.valid.shape)
+hidden = hidden[0, key, :, :height, :width]
 seen = torch.where(hidden[..., None], torch.tensor(0.88), truth)
 
 stride = config.model.render.picture_stride

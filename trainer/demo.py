@@ -66,16 +66,18 @@ def mask3d_part(*, scenes: int = 10, frames: int = 40, **settings: object) -> Pa
     )
 
 
-def mim4d_part(*, scenes: int = 10, seconds: float = 1.0, **settings: object) -> Part:
+def mim4d_part(*, scenes: int = 24, seconds: float = 1.5, **settings: object) -> Part:
     """Return MIM4D on streets: many short drives, as what is held out is a street."""
     return Part(
         run="mim4d",
         what=f"{scenes} synthetic streets in nuScenes' own format",
         raw="nuscenes",
         shards="drives",
-        synthesize=partial(synthesize_nuscenes, scenes=scenes, seconds=seconds, image_scale=0.1),
+        synthesize=partial(
+            synthesize_nuscenes, scenes=scenes, seconds=seconds, image_scale=0.1, between=False
+        ),
         source=partial(NuScenesSource, version=VERSION),
-        settings={"data.val": "scenes:2"} | settings,
+        settings={"data.val": "scenes:4"} | settings,
     )
 
 

@@ -30,6 +30,8 @@ def config(path: Path, **overrides: object) -> Mim4dConfig:
         "path": str(path),
         "image_size": [32, 32],
         "scale": 1.0,
+        "offsets": [0, -6],
+        "offset_unit": "frames",
         "workers": 0,
         "val_frames": None,
     }

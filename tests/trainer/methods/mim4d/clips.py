@@ -15,7 +15,13 @@ def tiny_config(**overrides: object) -> Mim4dConfig:
     config = load_config(
         "mim4d-demo",
         {
-            "data": {"image_size": [64, 96], "offsets": [0, -1], "workers": 0, "batch_size": 1},
+            "data": {
+                "image_size": [64, 96],
+                "offsets": [0, -1],
+                "offset_unit": "frames",
+                "workers": 0,
+                "batch_size": 1,
+            },
             "model.volume.shape": [16, 16, 4],
             "model.volume.cell_m": [4.0, 4.0, 2.0],
             "model.volume.lower_m": [-32.0, -32.0, -4.0],

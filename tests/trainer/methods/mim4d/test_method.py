@@ -36,6 +36,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms():
         "loss_depth",
         "loss_rgb_rebuilt",
         "loss_depth_rebuilt",
+        "loss_depth_bins",
     ]
     torch.testing.assert_close(losses.total, sum(losses.terms.values()))
 
