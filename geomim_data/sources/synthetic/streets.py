@@ -7,8 +7,9 @@ from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 from numpy.random import Generator
+from torch import Tensor
 
 from geomim.raycasting import Primitives
 from geomim.transforms import RigidTransform
@@ -56,7 +57,7 @@ class EgoDrive:
         xy, heading = self.ride.at(time_s)
         left = np.stack([-np.sin(heading), np.cos(heading)], axis=-1)
         place = np.column_stack([xy + aside[:, None] * left, np.zeros(len(time_s))])
-        turn = _about_z(torch.from_numpy(heading + yaw)).rotation
+        turn = _about_z(torch.from_numpy(heading + yaw))
         nod = torch.from_numpy(np.column_stack([roll, pitch, np.zeros(len(time_s))]))
         sway = RigidTransform.from_rotation_vector(nod, torch.zeros_like(nod))
         return RigidTransform(turn, torch.from_numpy(place)) @ sway
@@ -188,14 +189,14 @@ def _placed(actor: Actor) -> Placed:
 def _world_from_thing(actor: Actor, time_s: Times) -> RigidTransform:
     xy, heading = actor.motion.at(time_s)
     place = np.column_stack([xy, np.full(len(time_s), actor.z)])
-    turn = _about_z(torch.from_numpy(heading - math.pi / 2)).rotation
+    turn = _about_z(torch.from_numpy(heading - math.pi / 2))
     return RigidTransform(turn, torch.from_numpy(place))
 
 
-def _about_z(angle: torch.Tensor) -> RigidTransform:
-    zero = torch.zeros_like(angle)
-    vector = torch.stack([zero, zero, angle], dim=-1)
-    return RigidTransform.from_rotation_vector(vector, torch.zeros_like(vector))
+def _about_z(angle: Float64[Tensor, " time"]) -> Float64[Tensor, "time 3 3"]:
+    cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
+    turn = torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], dim=-1)
+    return turn.unflatten(-1, (3, 3))
 
 
 def _chosen(primitives: Primitives, which: Int64[np.ndarray, " solid"]) -> Primitives:
