@@ -66,7 +66,7 @@ def mask3d_part(*, scenes: int = 10, frames: int = 40, **settings: object) -> Pa
     )
 
 
-def mim4d_part(*, scenes: int = 24, seconds: float = 1.5, **settings: object) -> Part:
+def mim4d_part(*, scenes: int = 20, seconds: float = 1.5, **settings: object) -> Part:
     """Return MIM4D on streets: many short drives, as what is held out is a street."""
     return Part(
         run="mim4d",
