@@ -20,6 +20,9 @@ from geomim.fields import (
 )
 from geomim.grids import VoxelGrid, sample_gradient_along, sample_volume
 
+_INSET = 0.05
+"""Of the box's sides: half of a ray would pass a wall that stands where the ray ends."""
+
 
 class Surface(NamedTuple):
     """A field at points. Beyond the volume features fade to 0, and ``valid`` is False."""
@@ -90,8 +93,8 @@ class InjectedMlp(nn.Module):
 class SdfField(nn.Module):
     """Signed distances and colours, conditioned on a volume of features.
 
-    Untrained, the scene is an empty room with the box's faces as walls and ceiling and a floor at
-    ``ground_m``: exact distances, so that every ray meets something (our choice, in place of the
+    Untrained, the scene is an empty room with a floor at ``ground_m``, and walls and a ceiling just
+    inside the box: exact distances, so that every ray meets something (our choice, in place of the
     sphere of Atzmon and Lipman 2020; the network adds to it, and begins near 0).
 
     Args:
@@ -128,7 +131,7 @@ class SdfField(nn.Module):
         )
         self.log_inv_s = nn.Parameter(torch.tensor(inv_s))
         last = self.sdf_mlp.layers[-1]
-        nn.init.normal_(last.get_parameter("weight")[0], std=0.02)
+        nn.init.normal_(last.get_parameter("weight")[0], std=0.005)
         nn.init.zeros_(last.get_parameter("bias")[:1])
 
     @property
@@ -178,8 +181,10 @@ class SdfField(nn.Module):
 
     def _room(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """Return the untrained room's scaled distance to its nearest face, and its gradient."""
-        lower = position.new_tensor((*self.grid.lower[:2], self.ground_m)) * self.scale
-        upper = position.new_tensor(self.grid.upper) * self.scale
+        lower, upper = (position.new_tensor(side) for side in (self.grid.lower, self.grid.upper))
+        inset = _INSET * (upper - lower)
+        lower, upper = (lower + inset) * self.scale, (upper - inset) * self.scale
+        lower[2] = self.ground_m * self.scale
         distance, face = torch.cat([position - lower, upper - position], dim=-1).min(dim=-1)
         inwards = torch.eye(3, dtype=position.dtype, device=position.device)
         return distance, torch.cat([inwards, -inwards])[face]

@@ -119,7 +119,8 @@ def test_an_untrained_field_shows_the_walls_of_its_room():
         field.log_inv_s.fill_(0.7)
     ahead = Rays.along(torch.tensor([[[0.0, 0, 1.2]]]), torch.tensor([[[1.0, 0, 0]]]))
     seen = render_rays(field, torch.zeros(1, 5, 4, 6, 8), ahead, plan=SamplePlan())
-    assert seen.distance.item() == pytest.approx(4, abs=0.3)
+    assert seen.distance.item() == pytest.approx(3.6, abs=0.1)
+    assert seen.opacity.item() > 0.99  # of a wall where the ray ends half would be seen
     assert seen.normal[0, 0, 0].item() < -0.95
 
 
@@ -171,9 +172,9 @@ def test_a_ball_can_be_learnt_from_its_colours_and_distances():
     field = make(8, grid, ground_m=-4.0)
     volume = torch.zeros(1, 8, 16, 16, 16, requires_grad=True)
     generator = torch.Generator().manual_seed(0)
-    optimiser = torch.optim.Adam([volume, *field.parameters()], lr=0.02)
+    optimiser = torch.optim.Adam([volume, *field.parameters()], lr=0.01)
     errors = []
-    for _ in range(100):
+    for _ in range(200):
         origins = torch.nn.functional.normalize(torch.randn(1, 64, 3, generator=generator), dim=-1)
         aims = torch.randn(1, 64, 3, generator=generator)
         some = Rays.along(3.4 * origins, aims - 3.4 * origins)
@@ -183,7 +184,7 @@ def test_a_ball_can_be_learnt_from_its_colours_and_distances():
         seen = render_rays(
             field, volume, some, plan=SamplePlan(samples=20, importance=10), generator=generator
         )
-        walls = torch.where(some.directions > 0, 4 - some.origins, -4 - some.origins)
+        walls = torch.where(some.directions > 0, 3.6 - some.origins, -3.6 - some.origins)
         wall = (walls / some.directions).amin(dim=-1)
         truth = torch.where(hit, along - inside.clamp(min=0).sqrt(), wall)
         rgb = torch.where(hit[..., None], torch.tensor([0.8, 0.1, 0.1]), torch.ones(3))
@@ -194,7 +195,7 @@ def test_a_ball_can_be_learnt_from_its_colours_and_distances():
         errors.append((colour.item(), depth.item()))
     first, last = (torch.tensor(part).mean(dim=0) for part in (errors[:5], errors[-10:]))
     assert last[0] < 0.4 * first[0]
-    assert last[1] < 0.4 * first[1]
+    assert last[1] < 0.6 * first[1]
     towards = Rays.along(torch.tensor([[[3.0, 0, 0]]]), torch.tensor([[[-1.0, 0, 0]]]))
     seen = render_rays(field, volume, towards, plan=SamplePlan())
     assert seen.distance.item() == pytest.approx(1.8, abs=0.3)
