@@ -11,7 +11,7 @@ from trainer.config_mim4d import Mim4dConfig
 
 
 def tiny_config(**overrides: object) -> Mim4dConfig:
-    """Return a run that takes a second a step."""
+    """Return a run that takes a second a step; no clip shares statistics with another."""
     config = load_config(
         "mim4d-demo",
         {
@@ -22,6 +22,7 @@ def tiny_config(**overrides: object) -> Mim4dConfig:
                 "workers": 0,
                 "batch_size": 1,
             },
+            "model.backbone.name": "convnext_atto",
             "model.volume.shape": [16, 16, 4],
             "model.volume.cell_m": [4.0, 4.0, 2.0],
             "model.volume.lower_m": [-32.0, -32.0, -4.0],
