@@ -62,7 +62,7 @@ def mask3d_part(*, scenes: int = 10, frames: int = 40, **settings: object) -> Pa
             depth_size=(96, 128),
         ),
         source=ScanNetSource,
-        settings={"optim.steps": 800} | settings,
+        settings={"optim.steps": 600} | settings,
     )
 
 

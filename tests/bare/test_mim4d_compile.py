@@ -29,7 +29,8 @@ def test_masked_backbones_compile_whole_and_keep_no_mask(kind):
 
 def test_a_compiled_model_takes_the_same_step_in_chunks_and_breaks_no_graph():
     sizes = {"image_size": (64, 96), "cameras": ["left", "right"], "batch_size": 1}
-    small = {"data": sizes, "model.backbone.drop_path": 0.2, "speed.backbone_chunk": 3}
+    backbone = {"name": "convnext_atto", "drop_path": 0.2}
+    small = {"data": sizes, "model.backbone": backbone, "speed.backbone_chunk": 3}
     config = load_config("mim4d-demo", small)
     clips = noise_clips(config, batch_size=1, generator=torch.Generator().manual_seed(0))
     method = make_clip_method(config, ClipConstants((), tuple))
